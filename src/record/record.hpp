@@ -1,0 +1,80 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/identity.hpp"
+#include "base/units.hpp"
+#include "placement/placement.hpp"
+#include "placement/speed_model.hpp"
+#include "study/plan.hpp"
+#include "system/mpi.hpp"
+#include "timeline/timeline.hpp"
+
+/// study.h5: results/README.md says every field. Rank 0 gathers and writes (serial HDF5), or all
+/// ranks write their part through MPI-IO (MOEVAR_PARALLEL_HDF5); what a reader finds is the same.
+namespace moevar::record {
+
+/// The root attributes.
+struct StudyHeader {
+  std::string study_name;
+  std::string study_toml;  ///< canonical, every key with its value
+  std::string moevar_version;
+  std::string device_kind;  ///< "model" | "cpu" | "cuda"
+  int planned_phases = 0;
+};
+
+/// Everything about one phase. References outlive the call.
+struct PhaseRecord {
+  const study::PhaseSpec& spec;
+  std::string workload;  ///< "synthetic" | "counts" | "tokens"
+  std::string heat;
+  std::int64_t first_step = 0;
+  std::int64_t tokens_per_step = 0;
+  std::string timer;
+  std::string sync;
+  Nanoseconds clock_residual_ns = 0;
+  double reference_error = 0.0;
+  std::int64_t moved_experts = 0;
+  std::int64_t moved_bytes = 0;
+  double migrate_ms = 0.0;
+  const std::vector<DeviceIdentity>& fleet;  ///< whole fleet
+  DeviceRange range;                         ///< the devices of `mine`
+  const timeline::Timeline& mine;            ///< this rank's devices
+  const timeline::LayerTotals& totals;
+  const std::vector<timeline::DeviceState>& states;  ///< whole fleet
+  const placement::Placement& placement;
+  const placement::SpeedModels& speeds;  ///< whole fleet
+};
+
+/// Writes a study. A phase that `write` returned from survives whatever happens next; until then it
+/// is not there at all. Every member is collective.
+class StudyWriter {
+ public:
+  /// Creates `directory` and study.h5 in it. Throws InputError where it already holds a run,
+  /// EnvironmentError where it cannot be written; then nothing is left behind.
+  StudyWriter(const mpi::Communicator& comm, std::filesystem::path directory,
+              const StudyHeader& header);
+  ~StudyWriter();
+  StudyWriter(const StudyWriter&) = delete;
+  StudyWriter& operator=(const StudyWriter&) = delete;
+
+  /// Writes the phase as /phases/NNNN. `with_timelines`: whether the [devices, steps, layers]
+  /// arrays go in; totals always do. A fleet larger than any before replaces /fleet.
+  void write(const PhaseRecord& phase, bool with_timelines);
+
+  /// Joins the phases into one self-contained study.h5 and sets complete = 1, last of all.
+  void finish();
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// Whether `directory` holds a run (study.h5 or what one leaves half-way). Not collective.
+bool holds_run(const std::filesystem::path& directory);
+
+}  // namespace moevar::record

@@ -1,0 +1,61 @@
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "placement/placement.hpp"
+#include "study/plan.hpp"
+#include "timeline/timeline.hpp"
+
+/// summary.json: what README.md's contract says of it.
+namespace moevar::record {
+
+/// One cell: its factors and what came of it.
+struct CellSummary {
+  int devices = 0;
+  std::optional<double> power_cap_w;
+  std::string heat;
+  std::string workload;
+  std::string policy;
+  int repeat = 0;
+
+  struct {
+    double mean = 0, median = 0, p90 = 0, p99 = 0;
+    std::size_t n = 0;
+  } layer_us;
+  double straggler_tax = 0;   ///< Σ layer time ÷ Σ mean busy time over devices − 1
+  double load_imbalance = 0;  ///< mean over steps and layers of busiest device ÷ mean over devices
+  double idle_fraction = 0;   ///< Σ wait ÷ (devices × Σ layer time)
+  struct {
+    double median = 0, p90 = 0;
+  } gap_us;  ///< slowest minus fastest device's expert time
+  double solve_ms = 0;
+  std::int64_t moved_experts = 0;
+  double migrate_ms = 0;
+  double predicted_layer_us = 0;  ///< mean over layers of the placement's predicted expert time
+  double lower_bound_layer_us = 0;
+};
+
+/// Statistics of one phase. Quantiles are nearest-rank. Pure.
+CellSummary summarise(const study::PhaseSpec& spec, const std::string& workload,
+                      const timeline::LayerTotals& totals, const placement::Placement& placement,
+                      std::int64_t moved_experts, double migrate_ms);
+
+struct Summary {
+  std::string study;
+  std::string device;  ///< "model" | "cpu" | "cuda"
+  bool complete = false;
+  std::vector<CellSummary> cells;
+};
+
+/// Writes summary.json whole or not at all (temporary name, fsync, rename). Throws
+/// EnvironmentError.
+void write_summary(const std::filesystem::path& directory, const Summary& summary);
+
+/// The terminal table: one row per cell averaged over repeats, policies of a condition side by
+/// side.
+std::string render_table(const Summary& summary);
+
+}  // namespace moevar::record

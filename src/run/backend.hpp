@@ -1,0 +1,76 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/identity.hpp"
+#include "base/units.hpp"
+#include "placement/placement.hpp"
+#include "placement/speed_model.hpp"
+#include "study/study.hpp"
+#include "timeline/timeline.hpp"
+#include "workload/routing.hpp"
+
+namespace moevar::run {
+
+/// The steps of one phase.
+struct PhaseSteps {
+  int phase = 0;                ///< index in the plan; keys run noise
+  std::int64_t first_step = 0;  ///< workload step of the first measured one
+  int warmup_steps = 0;         ///< run just before it, not recorded
+  std::int64_t tokens = 0;      ///< tokens of a step, over all devices
+  const workload::Routing& routing;
+  const workload::Loads& loads;  ///< of the measured steps, [steps][layers][experts]
+  const placement::Placement& placement;
+};
+
+/// What moving experts to a new placement took.
+struct Migration {
+  std::int64_t moved_experts = 0;  ///< (layer, expert) pairs that changed device
+  std::int64_t bytes = 0;          ///< weights sent between devices
+  double time_ms = 0.0;            ///< slowest device
+};
+
+/// This rank's part of a phase.
+struct PhaseResult {
+  timeline::Timeline mine;       ///< this rank's devices
+  timeline::LayerTotals totals;  ///< of the whole fleet, the same on every rank
+  Nanoseconds clock_residual_ns =
+      0;  ///< differences over ranks below this mean nothing; 0 in virtual time
+  double reference_error =
+      0.0;  ///< largest relative error against the dense reference; 0 for model
+};
+
+/// The machines under a phase: modelled GPUs in virtual time, or real ones. A backend is one fleet
+/// of a given size. Every member is collective over the backend's ranks.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  /// The whole fleet, the same on every rank.
+  [[nodiscard]] virtual const std::vector<DeviceIdentity>& fleet() const = 0;
+  /// This rank's devices.
+  [[nodiscard]] virtual DeviceRange mine() const = 0;
+  /// Clock and synchronisation behind the timelines, for the record: "virtual",
+  /// "clock_monotonic_raw" ...
+  [[nodiscard]] virtual std::string timer() const = 0;
+  [[nodiscard]] virtual std::string sync() const = 0;
+
+  /// Throws InputError where a device cannot take the condition. Called for every condition of the
+  /// study before anything runs.
+  virtual void check(const study::Condition& condition) const = 0;
+  /// Puts the fleet under a condition; returns every device's state, the same on every rank.
+  virtual std::vector<timeline::DeviceState> enter(const study::Condition& condition) = 0;
+  /// f_d(n) of every device under the present condition, up to `max_tokens` a device, split evenly
+  /// over `slots` experts; the same on every rank.
+  virtual placement::SpeedModels profile(int slots, double max_tokens) = 0;
+  /// Moves expert weights to `placement`. The first call of a backend loads them instead (moved 0).
+  /// Throws CheckError where a checksum differs after the move.
+  virtual Migration move_to(const placement::Placement& placement) = 0;
+  /// Runs warm-up and measured steps.
+  virtual PhaseResult run(const PhaseSteps& steps) = 0;
+};
+
+}  // namespace moevar::run
