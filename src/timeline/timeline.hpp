@@ -6,6 +6,10 @@
 #include "base/tensor.hpp"
 #include "base/units.hpp"
 
+namespace moevar::mpi {
+class Communicator;
+}
+
 namespace moevar::timeline {
 
 /// What some devices did in one phase, each [devices][steps][layers], on the fleet's common clock,
@@ -48,7 +52,13 @@ struct LayerTotals {
 
 /// Totals over the devices of `part` alone, as if they were the whole fleet: what one rank
 /// contributes.
+/// Without devices: zeros, and the largest value as the least expert time, so that it changes
+/// nothing in a reduction.
 LayerTotals totals_of(const Timeline& part);
+
+/// Totals of the whole fleet from every rank's totals_of(), the same on every rank. Collective; all
+/// parts have the same [steps][layers], and ranks without devices take part.
+LayerTotals reduce_totals(const mpi::Communicator& comm, LayerTotals part);
 
 /// How a device stood while a phase ran.
 struct DeviceState {

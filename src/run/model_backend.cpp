@@ -1,0 +1,285 @@
+#include "run/model_backend.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "base/error.hpp"
+#include "base/tensor.hpp"
+#include "run/slot_tokens.hpp"
+
+namespace moevar::run {
+
+namespace {
+
+exchange::Links links_of(const fleet::GpuFamily& family) {
+  return {.devices_per_node = fleet::kGpusPerNode,
+          .intra_gb_s = family.intra_gb_s,
+          .inter_gb_s = family.inter_gb_s,
+          .intra_latency_us = family.intra_latency_us,
+          .inter_latency_us = family.inter_latency_us};
+}
+
+/// Rounds what is not negative.
+Nanoseconds rounded(double ns) noexcept { return static_cast<Nanoseconds>(ns + 0.5); }
+
+/// Number of a layer call in the stream of a device's run noise: 24 bits of phase, 26 of step, 14
+/// of layer.
+constexpr std::uint64_t repetition(int phase, std::size_t step, std::size_t layer) noexcept {
+  return (static_cast<std::uint64_t>(phase) << 40U) | (std::uint64_t{step} << 14U) | layer;
+}
+
+/// The parameters as the model can use them; throws InputError.
+int checked_devices(const study::Fleet& fleet, int devices, int tokens_per_device) {
+  if (devices < 1) {
+    throw InputError(fmt::format("fleet.devices = {}: at least 1 is needed", devices));
+  }
+  if (tokens_per_device < 1) {
+    throw InputError(
+        fmt::format("workload.tokens_per_device = {}: at least 1 is needed", tokens_per_device));
+  }
+  if (!(fleet.spread >= 0.0) || !std::isfinite(fleet.spread)) {
+    throw InputError(fmt::format("fleet.spread = {}: 0 or more is needed", fleet.spread));
+  }
+  return devices;
+}
+
+}  // namespace
+
+ModelBackend::ModelBackend(const mpi::Communicator& comm, const study::Fleet& fleet,
+                           const study::ModelShape& model, std::uint64_t seed, int devices,
+                           int tokens_per_device)
+    : comm_(comm),
+      family_(fleet::find_family(fleet.preset)),
+      model_(model),
+      seed_(seed),
+      devices_(checked_devices(fleet, devices, tokens_per_device)),
+      tokens_per_device_(tokens_per_device),
+      mine_(block_of(comm.rank(), comm.size(), devices)),
+      links_(links_of(family_)),
+      dispatch_(links_, devices, exchange::dispatch_bytes_per_token(model.hidden)),
+      combine_(links_, devices, exchange::combine_bytes_per_token(model.hidden)) {
+  const fleet::FleetOptions options{.spread = fleet.spread, .homogeneous = fleet.homogeneous};
+  for (int rank = 0; rank < comm.size(); ++rank) {
+    const DeviceRange block = block_of(rank, comm.size(), devices);
+    for (DeviceId g = block.begin; g < block.end; ++g) {
+      identities_.push_back(fleet::model_identity(family_, seed, g));
+      identities_.back().rank = rank;
+      gpus_.push_back(fleet::draw_gpu(family_, options, seed, g));
+    }
+  }
+}
+
+void ModelBackend::check(const study::Condition& condition) const {
+  fleet::check_cap(family_, condition);
+}
+
+std::vector<timeline::DeviceState> ModelBackend::enter(const study::Condition& condition) {
+  check(condition);
+  constexpr std::size_t kFields = 4;
+  std::vector<double> solved;
+  timeline::DeviceState state;
+  for (DeviceId g = mine_.begin; g < mine_.end; ++g) {
+    state = fleet::device_state(family_, gpus_[static_cast<std::size_t>(g)], fleet::gemm_activity(),
+                                condition);
+    solved.insert(solved.end(), {state.sm_clock_mhz, state.power_w, state.temperature_c,
+                                 static_cast<double>(state.throttle_reasons)});
+  }
+  std::vector<double> all(kFields * gpus_.size());
+  comm_.all_gather(std::span<const double>(solved), all);
+
+  // what is the same for every device comes from any of them, also on a rank without devices
+  state = fleet::device_state(family_, gpus_.front(), fleet::gemm_activity(), condition);
+  states_.assign(gpus_.size(), state);
+  for (std::size_t g = 0; g < gpus_.size(); ++g) {
+    states_[g].sm_clock_mhz = all[kFields * g];
+    states_[g].power_w = all[kFields * g + 1];
+    states_[g].temperature_c = all[kFields * g + 2];
+    states_[g].throttle_reasons = static_cast<std::uint64_t>(all[kFields * g + 3]);
+  }
+  return states_;
+}
+
+const std::vector<timeline::DeviceState>& ModelBackend::states() const {
+  if (states_.empty()) {
+    throw CheckError("modelled fleet: enter() a condition before profiling or running");
+  }
+  return states_;
+}
+
+placement::SpeedModels ModelBackend::profile(int slots, double max_tokens) {
+  const auto grid = placement::profile_grid(slots, static_cast<int>(kTileRows), max_tokens);
+  std::vector<SlotWork> works;
+  for (const double tokens : grid) {
+    const auto per_slot = static_cast<std::uint32_t>(std::lround(tokens / slots));
+    works.push_back(
+        SlotWork::of(std::vector<std::uint32_t>(static_cast<std::size_t>(slots), per_slot)));
+  }
+  placement::SpeedModels models;
+  for (std::size_t g = 0; g < gpus_.size(); ++g) {
+    const ExpertCost cost(family_, gpus_[g], model_, states()[g].sm_clock_mhz);
+    std::vector<double> time_us;
+    for (const SlotWork& work : works) {
+      time_us.push_back(1e-3 * cost.time_ns(work));
+    }
+    models.emplace_back(grid, std::move(time_us));
+  }
+  return models;
+}
+
+Migration ModelBackend::move_to(const placement::Placement& placement) {
+  Migration migration;
+  if (placed_) {
+    const std::int64_t bytes = expert_bytes(model_);
+    // nanoseconds of [device][in, out], the two kinds of link being used at once
+    struct Traffic {
+      std::array<double, 2> intra_ns{};
+      std::array<double, 2> inter_ns{};
+    };
+    std::vector<Traffic> traffic(gpus_.size());
+    for (const auto& move : placement::moves_between(*placed_, placement)) {
+      const auto from = static_cast<std::size_t>(move.from_device);
+      const auto to = static_cast<std::size_t>(move.to_device);
+      const bool across = identities_[from].node != identities_[to].node;
+      const double ns = exchange::point_to_point_ns(links_, bytes, across);
+      auto Traffic::*kind = across ? &Traffic::inter_ns : &Traffic::intra_ns;
+      (traffic[to].*kind)[0] += ns;
+      (traffic[from].*kind)[1] += ns;
+      ++migration.moved_experts;
+      migration.bytes += bytes;
+    }
+    for (const Traffic& device : traffic) {
+      migration.time_ms = std::max({migration.time_ms, 1e-6 * std::ranges::max(device.intra_ns),
+                                    1e-6 * std::ranges::max(device.inter_ns)});
+    }
+  }
+  placed_ = placement;
+  return migration;
+}
+
+void ModelBackend::check_shapes(const PhaseSteps& steps) const {
+  const auto& placement = steps.placement;
+  const auto expect = [](const char* what, std::int64_t is, std::int64_t should) {
+    if (is != should) {
+      throw InputError(fmt::format("modelled phase: {} are {}, must be {}", what, is, should));
+    }
+  };
+  expect("the placement's devices", placement.devices, devices_);
+  expect("the placement's slots", static_cast<std::int64_t>(placement.expert_of_slot.extent(1)),
+         placement.slots());
+  expect("the shares' slots", static_cast<std::int64_t>(placement.share_of_slot.extent(1)),
+         placement.slots());
+  expect("the placement's layers", placement.layers(),
+         static_cast<std::int64_t>(steps.loads.extent(1)));
+  expect("the shares' layers", static_cast<std::int64_t>(placement.share_of_slot.extent(0)),
+         placement.layers());
+  expect("the loads' experts", static_cast<std::int64_t>(steps.loads.extent(2)), model_.experts);
+}
+
+std::vector<ModelBackend::Worker> ModelBackend::workers() const {
+  std::vector<Worker> all;
+  for (DeviceId g = mine_.begin; g < mine_.end; ++g) {
+    const auto i = static_cast<std::size_t>(g);
+    all.push_back({ExpertCost(family_, gpus_[i], model_, states()[i].sm_clock_mhz),
+                   fleet::run_noise_key(seed_, g), gpus_[i].noise_sd});
+  }
+  return all;
+}
+
+PhaseResult ModelBackend::run(const PhaseSteps& steps) {
+  check_shapes(steps);
+  const std::size_t calls = steps.loads.extent(0) * steps.loads.extent(1);
+  PhaseResult result;
+  result.mine = timeline::Timeline(static_cast<std::size_t>(mine_.size()), steps.loads.extent(0),
+                                   steps.loads.extent(1));
+  std::vector<std::int64_t> shared(2 * calls);
+  const Peaks peaks{std::span(shared).first(calls), std::span(shared).last(calls)};
+  simulate_experts(steps, result.mine, peaks);
+  comm_.all_reduce_max(shared);
+  fill_waits(result.mine, peaks);
+  result.totals = timeline::reduce_totals(comm_, timeline::totals_of(result.mine));
+  return result;
+}
+
+// Devices in blocks: for a step, the block's slots are counted layer by layer, in the order in
+// which the placement holds them, and then written device by device, in the timeline's order. What
+// lies between stays in the first-level cache.
+void ModelBackend::simulate_experts(const PhaseSteps& steps, timeline::Timeline& timeline,
+                                    Peaks peaks) const {
+  constexpr std::size_t kBlock = 32;
+  const std::vector<Worker> workers = this->workers();
+  const std::size_t layers = timeline.layers();
+  const auto slots = static_cast<std::size_t>(steps.placement.slots_per_device);
+  const auto sent = std::int64_t{tokens_per_device_} * model_.top_k;
+
+  Matrix<SlotWork> works({kBlock, layers});
+  std::vector<std::uint32_t> tokens;
+  for (std::size_t begin = 0; begin < workers.size(); begin += kBlock) {
+    const std::size_t block = std::min(kBlock, workers.size() - begin);
+    const auto first = mine_.begin + static_cast<DeviceId>(begin);
+    SlotTokens counter(steps.placement, {first, first + static_cast<DeviceId>(block)});
+    tokens.resize(block * slots);
+    for (std::size_t step = 0; step < timeline.steps(); ++step) {
+      for (std::size_t layer = 0; layer < layers; ++layer) {
+        counter.count(layer, steps.loads.row(step, layer), tokens);
+        for (std::size_t i = 0; i < block; ++i) {
+          works(i, layer) = SlotWork::of(std::span(tokens).subspan(i * slots, slots));
+        }
+      }
+      const auto arrival_peak = peaks.arrival_ns.subspan(step * layers, layers);
+      const auto tokens_peak = peaks.tokens.subspan(step * layers, layers);
+      for (std::size_t i = 0; i < block; ++i) {
+        const Worker& worker = workers[begin + i];
+        const auto tokens_row = timeline.tokens.row(begin + i, step);
+        const auto dispatch_row = timeline.dispatch_ns.row(begin + i, step);
+        const auto expert_row = timeline.expert_ns.row(begin + i, step);
+        for (std::size_t layer = 0; layer < layers; ++layer) {
+          const SlotWork& work = works(i, layer);
+          const double z = worker.noise_sd > 0.0
+                               ? worker.noise[repetition(steps.phase, step, layer)].normal()
+                               : 0.0;
+          const double time_ns = worker.cost.time_ns(work) * (1.0 + worker.noise_sd * z);
+          const auto exchanged = std::max(sent, std::int64_t{work.tokens});
+          const Nanoseconds dispatch = dispatch_.time_ns(exchanged);
+          const Nanoseconds expert =
+              work.tokens == 0 ? 0 : std::max<Nanoseconds>(1, rounded(time_ns));
+          tokens_row[layer] = work.tokens;
+          dispatch_row[layer] = dispatch;
+          expert_row[layer] = expert;
+          arrival_peak[layer] = std::max(arrival_peak[layer], dispatch + expert);
+          tokens_peak[layer] = std::max(tokens_peak[layer], exchanged);
+        }
+      }
+    }
+  }
+}
+
+void ModelBackend::fill_waits(timeline::Timeline& timeline, Peaks peaks) const {
+  const std::size_t calls = peaks.tokens.size();
+  std::vector<Nanoseconds> start(calls);
+  std::vector<Nanoseconds> combine(calls);
+  Nanoseconds clock = 0;
+  for (std::size_t i = 0; i < calls; ++i) {
+    start[i] = clock;
+    combine[i] = combine_.time_ns(peaks.tokens[i]);
+    clock += peaks.arrival_ns[i] + combine[i];
+  }
+  for (std::size_t device = 0; device < timeline.devices(); ++device) {
+    const auto dispatch = timeline.dispatch_ns.row(device);
+    const auto expert = timeline.expert_ns.row(device);
+    const auto arrival = timeline.arrival_ns.row(device);
+    const auto wait = timeline.wait_ns.row(device);
+    for (std::size_t i = 0; i < calls; ++i) {
+      const Nanoseconds busy = dispatch[i] + expert[i];
+      arrival[i] = start[i] + busy;
+      wait[i] = peaks.arrival_ns[i] - busy;
+    }
+    std::ranges::copy(combine, timeline.combine_ns.row(device).begin());
+  }
+}
+
+}  // namespace moevar::run
