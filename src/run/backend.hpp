@@ -58,9 +58,6 @@ class Backend {
   [[nodiscard]] virtual std::string timer() const = 0;
   [[nodiscard]] virtual std::string sync() const = 0;
 
-  /// Throws InputError where a device cannot take the condition. Called for every condition of the
-  /// study before anything runs.
-  virtual void check(const study::Condition& condition) const = 0;
   /// Puts the fleet under a condition; returns every device's state, the same on every rank.
   virtual std::vector<timeline::DeviceState> enter(const study::Condition& condition) = 0;
   /// f_d(n) of every device under the present condition, up to `max_tokens` a device, split evenly

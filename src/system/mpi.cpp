@@ -9,8 +9,6 @@
 
 #include <fmt/format.h>
 
-#include "base/error.hpp"
-
 namespace moevar::mpi {
 
 void check(int code, const char* call, std::source_location where) {
@@ -303,7 +301,7 @@ std::optional<Error> failure_of(const std::function<void()>& work) {
   std::string message = mine ? mine->what() : "";
   comm.broadcast(std::span(&status, 1), from);
   comm.broadcast(message, from);
-  throw Error(static_cast<ExitStatus>(status), message);
+  throw SharedError(static_cast<ExitStatus>(status), message);
 }
 
 }  // namespace

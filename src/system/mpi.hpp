@@ -9,7 +9,7 @@
 
 #include <mpi.h>
 
-#include "base/units.hpp"
+#include "base/error.hpp"
 
 /// MPI, one thin throwing function per call. Everything here is collective over the communicator
 /// unless its comment says otherwise. A failed call throws LibraryError.
@@ -89,8 +89,15 @@ class Communicator {
   bool owned_ = false;
 };
 
+/// An error that every rank throws alike: all are here, none waits, and the run can end in good
+/// order. Any other error is one rank's own, and ends with MPI_Abort.
+class SharedError : public Error {
+ public:
+  using Error::Error;
+};
+
 /// Runs `work` on rank 0 alone and lets every rank share its fate: when it throws there, every rank
-/// throws the same moevar::Error, so that no rank is left waiting.
+/// throws the same SharedError, so that no rank is left waiting.
 void on_root(const Communicator& comm, const std::function<void()>& work);
 
 /// Runs `work` on every rank; when it throws on any, every rank throws the error of the lowest such

@@ -1,0 +1,118 @@
+#include <algorithm>
+#include <limits>
+
+#include <fmt/format.h>
+
+#include "base/error.hpp"
+#include "base/text.hpp"
+#include "conditions/cap.hpp"
+#include "fleet/gpu_family.hpp"
+#include "placement/placement.hpp"
+#include "run/runner.hpp"
+#include "system/gpu.hpp"
+
+namespace moevar::run {
+
+namespace {
+
+/// Puts the place of a key before the message of whatever `work` throws.
+template <class Work>
+void blame(const study::ParsedStudy& parsed, std::string_view key, const Work& work) {
+  try {
+    work();
+  } catch (const InputError& error) {
+    throw InputError(fmt::format("{}: {}", parsed.at(key), error.what()));
+  }
+}
+
+void check_sizes(const study::ParsedStudy& parsed) {
+  const auto& study = parsed.study;
+  const int largest = std::ranges::max(study.fleet.devices);
+  const std::int64_t tokens = std::int64_t{study.workload.tokens_per_device} * largest;
+  const std::int64_t on_one_device =
+      tokens * std::min(study.model.top_k, study.model.experts / largest);
+  if (on_one_device > std::numeric_limits<std::uint32_t>::max()) {
+    throw InputError(fmt::format(
+        "{}: {} tokens × {} devices could put {} tokens on one device; at most {} can be counted",
+        parsed.at("workload.tokens_per_device"), study.workload.tokens_per_device, largest,
+        on_one_device, std::numeric_limits<std::uint32_t>::max()));
+  }
+}
+
+void check_placement_keys(const study::ParsedStudy& parsed) {
+  const auto& placement = parsed.study.placement;
+  for (const auto& policy : placement.policies) {
+    blame(parsed, "placement.policies", [&] { (void)placement::find_policy(policy); });
+  }
+  if (placement.redundant_experts != 0) {
+    throw InputError(fmt::format(
+        "{}: {} slots beyond one per expert, but the policies of this version place every expert "
+        "once; 0 is right",
+        parsed.at("placement.redundant_experts"), placement.redundant_experts));
+  }
+  if (placement.recompute == study::Recompute::on_drift) {
+    throw InputError(
+        fmt::format("{}: \"on-drift\" needs a drift detector, which this version does not have; "
+                    "\"between-phases\" or \"once\" is right",
+                    parsed.at("placement.recompute")));
+  }
+}
+
+void check_conditions(const study::ParsedStudy& parsed, study::DeviceKind kind) {
+  const auto& wanted = parsed.study.conditions;
+  if (kind == study::DeviceKind::model) {
+    const auto limits = fleet::find_family(parsed.study.fleet.preset).cap_limits();
+    for (const double cap : wanted.power_cap_w) {
+      blame(parsed, "conditions.power_cap_w",
+            [&] { (void)conditions::requested_limit_w(limits, cap); });
+    }
+    return;
+  }
+  if (!wanted.power_cap_w.empty() || wanted.heat != std::vector{study::Heat::soaked}) {
+    const auto* key = wanted.power_cap_w.empty() ? "conditions.heat" : "conditions.power_cap_w";
+    throw InputError(fmt::format(
+        "{}: CPU cores take no power cap and no heat; leave it out, or run \"model\" devices",
+        parsed.at(key)));
+  }
+}
+
+void check_device_keys(const study::ParsedStudy& parsed, study::DeviceKind kind) {
+  const auto& study = parsed.study;
+  if (study.record.telemetry_hz > 0.0) {
+    throw InputError(fmt::format(
+        "{}: sampling needs the sensors of a real GPU; on \"{}\" devices 0 is right (every phase "
+        "holds each device's steady state)",
+        parsed.at("record.telemetry_hz"), to_string(kind)));
+  }
+  const bool model = kind == study::DeviceKind::model;
+  for (const auto* key : {"fleet.spread", "fleet.homogeneous", "fleet.preset"}) {
+    if (!model && parsed.origin.contains(std::string(key))) {
+      throw InputError(fmt::format("{}: only modelled GPUs have it; leave it out on \"{}\" devices",
+                                   parsed.at(key), to_string(kind)));
+    }
+  }
+}
+
+}  // namespace
+
+study::DeviceKind resolve_device(const study::ParsedStudy& parsed) {
+  const auto kind = parsed.study.fleet.device;
+  if (kind == study::DeviceKind::cuda) {
+    throw EnvironmentError(fmt::format(
+        "{}: \"cuda\" devices cannot run here: this version has no GPU kernels ({} GPUs visible); "
+        "\"model\" runs modelled GPUs, \"cpu\" CPU cores",
+        parsed.at("fleet.device"), gpu::visible().size()));
+  }
+  return kind == study::DeviceKind::automatic ? study::DeviceKind::model : kind;
+}
+
+void check_study(const study::ParsedStudy& parsed) {
+  const auto kind = resolve_device(parsed);
+  blame(parsed, "fleet.preset", [&] { (void)fleet::find_family(parsed.study.fleet.preset); });
+  check_placement_keys(parsed);
+  check_conditions(parsed, kind);
+  check_device_keys(parsed, kind);
+  check_sizes(parsed);
+}
+
+}  // namespace moevar::run

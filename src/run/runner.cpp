@@ -1,0 +1,245 @@
+#include "run/runner.hpp"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "base/error.hpp"
+#include "record/record.hpp"
+#include "run/cpu_backend.hpp"
+#include "run/model_backend.hpp"
+#include "run/routing_source.hpp"
+
+namespace moevar::run {
+
+namespace {
+
+/// Solved on rank 0, then the same on every rank.
+void broadcast(const mpi::Communicator& comm, placement::Placement& placement) {
+  comm.broadcast(placement.expert_of_slot.flat());
+  comm.broadcast(placement.share_of_slot.flat());
+  comm.broadcast(std::span(placement.predicted_us));
+  comm.broadcast(std::span(placement.lower_bound_us));
+  comm.broadcast(std::span(&placement.solve_ms, 1));
+}
+
+/// The heaviest load that any placement can bring a device, tokens: the range speed models must
+/// cover.
+double heaviest_device(const Matrix<double>& mean_loads, int slots_per_device) {
+  double heaviest = 0.0;
+  for (std::size_t layer = 0; layer < mean_loads.extent(0); ++layer) {
+    const auto row = mean_loads.row(layer);
+    std::vector<double> loads(row.begin(), row.end());
+    std::ranges::sort(loads, std::greater<>{});
+    double sum = 0.0;
+    for (std::size_t i = 0; i < loads.size() && i < static_cast<std::size_t>(slots_per_device);
+         ++i) {
+      sum += loads[i];
+    }
+    heaviest = std::max(heaviest, sum);
+  }
+  return heaviest;
+}
+
+/// A study on its way through its plan. One per run, on every rank.
+class Runner {
+ public:
+  Runner(const mpi::Communicator& comm, const study::ParsedStudy& parsed)
+      : comm_(comm),
+        study_(parsed.study),
+        kind_(resolve_device(parsed)),
+        plan_(study::make_plan(parsed.study)),
+        routing_(share_routing(comm, parsed)),
+        segments_{parsed.study.phases.warmup_steps, parsed.study.phases.steps} {
+    study_.model.layers = routing_->shape().layers;
+    // the largest fleet needs the most ranks and memory: it tells at once whether all can be had
+    mpi::on_all(comm_, [&] {
+      (void)make_backend(comm_, study_, kind_, std::ranges::max(study_.fleet.devices));
+    });
+  }
+
+  record::Summary run(const std::filesystem::path& directory, const std::string& version,
+                      Observer& observer) {
+    record::StudyWriter writer(comm_, directory,
+                               {study_.name, study::to_toml(study_), version, to_string(kind_),
+                                static_cast<int>(plan_.size())});
+    record::Summary summary{study_.name, to_string(kind_), false, {}};
+    if (comm_.is_root()) {
+      observer.planned(plan_);
+    }
+    for (const auto& phase : plan_) {
+      if (comm_.is_root()) {
+        observer.phase_begins(phase);
+      }
+      summary.cells.push_back(run_phase(phase, writer));
+      store(directory, summary);
+      if (comm_.is_root()) {
+        observer.phase_done(phase);
+      }
+    }
+    writer.finish();
+    summary.complete = true;
+    store(directory, summary);
+    return summary;
+  }
+
+ private:
+  /// Loads of the steps that a phase plans with and of those that it runs.
+  struct Window {
+    int devices = 0;
+    int segment = -1;
+    workload::Loads loads;
+  };
+
+  [[nodiscard]] int slots_per_device(int devices) const {
+    return (study_.model.experts + study_.placement.redundant_experts) / devices;
+  }
+  [[nodiscard]] std::int64_t tokens_of_step(int devices) const {
+    return std::int64_t{study_.workload.tokens_per_device} * devices;
+  }
+
+  void store(const std::filesystem::path& directory, const record::Summary& summary) const {
+    mpi::on_root(comm_, [&] { record::write_summary(directory, summary); });
+  }
+
+  /// The two windows of a repeat serve all its phases with the same fleet size, and the second of
+  /// them the next repeat, so a few are kept.
+  const workload::Loads& loads_of(int devices, int segment) {
+    const auto known = std::ranges::find_if(
+        windows_, [&](const Window& w) { return w.devices == devices && w.segment == segment; });
+    if (known != windows_.end()) {
+      std::rotate(known, known + 1, windows_.end());
+    } else {
+      if (windows_.size() == 2) {
+        windows_.erase(windows_.begin());
+      }
+      windows_.push_back({devices, segment,
+                          sample_loads(comm_, *routing_, segments_.first_measured(segment),
+                                       segments_.steps, tokens_of_step(devices))});
+    }
+    return windows_.back().loads;
+  }
+
+  /// Puts the fleet under the phase's condition, and measures speed models where the study wants
+  /// them.
+  void enter(const study::PhaseSpec& phase, const Matrix<double>& mean_loads) {
+    const bool new_fleet =
+        backend_ == nullptr || backend_->fleet().size() != static_cast<std::size_t>(phase.devices);
+    if (new_fleet) {
+      backend_.reset();  // its memory goes before the next one's comes
+      backend_ = make_backend(comm_, study_, kind_, phase.devices);
+    }
+    if (!new_fleet && !phase.new_condition) {
+      return;
+    }
+    states_ = backend_->enter(phase.condition);
+    if (new_fleet || study_.phases.profile == study::Profiling::condition) {
+      const int slots = slots_per_device(phase.devices);
+      speeds_ = backend_->profile(slots, 1.2 * heaviest_device(mean_loads, slots));
+    }
+  }
+
+  /// Rank 0 solves, every rank gets the placement. With recompute = "once" the first of a policy on
+  /// a fleet stays.
+  const placement::Placement& place(const study::PhaseSpec& phase,
+                                    const Matrix<double>& mean_loads) {
+    const auto key = std::pair(phase.devices, phase.policy);
+    const bool keep = study_.placement.recompute == study::Recompute::once;
+    if (keep && placements_.contains(key)) {
+      return placements_.at(key);
+    }
+    const int slots = slots_per_device(phase.devices);
+    placement::Placement placement;
+    mpi::on_root(comm_, [&] {
+      placement = placement::solve(placement::find_policy(phase.policy),
+                                   {mean_loads, speeds_, phase.devices, slots, study_.seed});
+      placement::check_placement(placement, study_.model.experts);
+    });
+    if (!comm_.is_root()) {
+      const std::array<std::size_t, 2> shape{mean_loads.extent(0),
+                                             static_cast<std::size_t>(phase.devices * slots)};
+      placement = {phase.policy,
+                   phase.devices,
+                   slots,
+                   Matrix<std::int32_t>(shape),
+                   Matrix<double>(shape),
+                   std::vector<double>(shape[0]),
+                   std::vector<double>(shape[0]),
+                   0.0};
+    }
+    broadcast(comm_, placement);
+    return placements_.insert_or_assign(key, std::move(placement)).first->second;
+  }
+
+  record::CellSummary run_phase(const study::PhaseSpec& phase, record::StudyWriter& writer) {
+    const int segment = Segments::run_by(phase.repeat);
+    const auto mean_loads =
+        workload::mean_loads(loads_of(phase.devices, Segments::planned_from(phase.repeat)));
+    enter(phase, mean_loads);
+    const auto& placement = place(phase, mean_loads);
+    const auto migration = backend_->move_to(placement);
+    const std::int64_t tokens = tokens_of_step(phase.devices);
+    const std::int64_t first_step = segments_.first_measured(segment);
+    const auto result = backend_->run({phase.index, first_step, segments_.warmup_steps, tokens,
+                                       *routing_, loads_of(phase.devices, segment), placement});
+    const std::string workload = to_string(study_.workload.kind);
+    writer.write({.spec = phase,
+                  .workload = workload,
+                  .heat = to_string(phase.condition.heat),
+                  .first_step = first_step,
+                  .tokens_per_step = tokens,
+                  .timer = backend_->timer(),
+                  .sync = backend_->sync(),
+                  .clock_residual_ns = result.clock_residual_ns,
+                  .reference_error = result.reference_error,
+                  .moved_experts = migration.moved_experts,
+                  .moved_bytes = migration.bytes,
+                  .migrate_ms = migration.time_ms,
+                  .fleet = backend_->fleet(),
+                  .range = backend_->mine(),
+                  .mine = result.mine,
+                  .totals = result.totals,
+                  .states = states_,
+                  .placement = placement,
+                  .speeds = speeds_},
+                 study_.record.timelines);
+    return record::summarise(phase, workload, result.totals, placement, migration.moved_experts,
+                             migration.time_ms);
+  }
+
+  const mpi::Communicator& comm_;
+  study::Study study_;  ///< as parsed, with the layers that the routing really has
+  study::DeviceKind kind_;
+  std::vector<study::PhaseSpec> plan_;
+  std::unique_ptr<workload::Routing> routing_;
+  Segments segments_;
+
+  std::unique_ptr<Backend> backend_;
+  std::vector<timeline::DeviceState> states_;
+  placement::SpeedModels speeds_;
+  std::vector<Window> windows_;
+  std::map<std::pair<int, std::string>, placement::Placement> placements_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_backend(const mpi::Communicator& comm, const study::Study& study,
+                                      study::DeviceKind kind, int devices) {
+  const int tokens = study.workload.tokens_per_device;
+  if (kind == study::DeviceKind::cpu) {
+    return std::make_unique<CpuBackend>(comm, study.model, study.seed, devices, tokens);
+  }
+  return std::make_unique<ModelBackend>(comm, study.fleet, study.model, study.seed, devices,
+                                        tokens);
+}
+
+record::Summary run_study(const mpi::Communicator& comm, const study::ParsedStudy& parsed,
+                          const std::filesystem::path& directory, const std::string& version,
+                          Observer& observer) {
+  mpi::on_root(comm, [&] { check_study(parsed); });
+  return Runner(comm, parsed).run(directory, version, observer);
+}
+
+}  // namespace moevar::run

@@ -1,0 +1,195 @@
+#include "study/parse.hpp"
+
+#include <algorithm>
+#include <sstream>
+
+#include <fmt/format.h>
+#include <toml++/toml.h>
+
+#include "base/error.hpp"
+#include "base/text.hpp"
+#include "study/keys.hpp"
+
+namespace moevar::study {
+
+namespace {
+
+/// A TOML document and what to call a place in it.
+struct Source {
+  toml::table table;
+  std::string name;
+  bool has_lines = true;
+
+  [[nodiscard]] std::string at(const toml::source_region& region) const {
+    return has_lines ? fmt::format("{}:{}", name, region.begin.line) : name;
+  }
+};
+
+std::string first_line(std::string_view text) {
+  return printable(text.substr(0, text.find('\n')), 160);
+}
+
+Source read_file_text(std::string_view text, const std::string& path) {
+  try {
+    return {toml::parse(text, path), path, true};
+  } catch (const toml::parse_error& error) {
+    throw InputError(fmt::format("{}:{}: not TOML: {}", path, error.source().begin.line,
+                                 first_line(error.description())));
+  }
+}
+
+Source read_override(const std::string& text) {
+  const std::string name = fmt::format("--set {}", printable(text));
+  const auto equals = text.find('=');
+  if (equals == std::string::npos || equals == 0) {
+    throw InputError(fmt::format("{}: want section.key=value, as in fleet.devices=[8,16]", name));
+  }
+  try {
+    return {toml::parse(text), name, false};
+  } catch (const toml::parse_error&) {
+    // no TOML value: plain text, so that --set workload.path=trace.json needs no quotation marks
+  }
+  try {
+    toml::table table = toml::parse(text.substr(0, equals) + "=''");
+    std::ostringstream quoted;
+    quoted << toml::value<std::string>(text.substr(equals + 1));
+    return {toml::parse(text.substr(0, equals) + "=" + quoted.str()), name, false};
+  } catch (const toml::parse_error&) {
+    throw InputError(fmt::format("{}: {} is no key; want section.key=value", name,
+                                 printable(text.substr(0, equals))));
+  }
+}
+
+[[noreturn]] void unknown(const Source& source, const toml::source_region& region,
+                          std::string_view name) {
+  std::vector<std::string_view> names;
+  for (const auto& key : keys()) {
+    names.push_back(key.name);
+  }
+  throw InputError(fmt::format("{}: {}: no such key; the nearest is {}", source.at(region),
+                               printable(name), nearest(name, names)));
+}
+
+/// Calls `visit(name, value)` for every section.key; anything else in the file is an unknown key.
+template <class Visit>
+void for_each_value(const Source& source, const Visit& visit) {
+  for (const auto& [section, content] : source.table) {
+    const auto* table = content.as_table();
+    if (table == nullptr) {
+      unknown(source, content.source(), section.str());
+    }
+    for (const auto& [key, value] : *table) {
+      visit(fmt::format("{}.{}", section.str(), key.str()), value);
+    }
+  }
+}
+
+void apply(const Source& source, ParsedStudy& parsed) {
+  const auto read = [&](const std::string& name, const toml::node& value) {
+    const auto all = keys();
+    const auto key = std::ranges::find(all, name, &Key::name);
+    if (key == all.end()) {
+      unknown(source, value.source(), name);
+    }
+    try {
+      key->read(parsed.study, value);
+    } catch (const InputError& error) {
+      throw InputError(fmt::format("{}: {}: {}", source.at(value.source()), name, error.what()));
+    }
+    parsed.origin.insert_or_assign(name, source.at(value.source()));
+  };
+  // a preset comes before the single sizes that change it, wherever they stand
+  for_each_value(source, [&](const std::string& name, const toml::node& value) {
+    if (name == "model.preset") {
+      read(name, value);
+    }
+  });
+  for_each_value(source, [&](const std::string& name, const toml::node& value) {
+    if (name != "model.preset") {
+      read(name, value);
+    }
+  });
+}
+
+/// What single keys cannot know of each other.
+void check_together(const ParsedStudy& parsed) {
+  const Study& study = parsed.study;
+  const auto& model = study.model;
+  const auto need = [&](bool given, std::string_view key, std::string_view right) {
+    if (!given) {
+      throw InputError(fmt::format("{}: {}", parsed.at(key), right));
+    }
+  };
+  need(model.hidden > 0, "model.hidden", "missing; give it, or a model.preset");
+  need(model.intermediate > 0, "model.intermediate", "missing; give it, or a model.preset");
+  need(model.experts > 0, "model.experts", "missing; give it, or a model.preset");
+  need(model.top_k > 0, "model.top_k", "missing; give it, or a model.preset");
+  need(model.top_k <= model.experts, "model.top_k",
+       fmt::format("{} experts a token, but a layer has {}", model.top_k, model.experts));
+  const bool recorded = study.workload.kind != WorkloadKind::synthetic;
+  need(!recorded || !study.workload.path.empty(), "workload.path",
+       fmt::format("missing; workload.kind = \"{}\" reads a file", to_string(study.workload.kind)));
+  need(recorded || model.layers > 0, "model.layers", "missing; give it, or a model.preset");
+  for (const int devices : study.fleet.devices) {
+    const int slots = model.experts + study.placement.redundant_experts;
+    need(
+        slots % devices == 0, "fleet.devices",
+        fmt::format("{} slots of a layer ({} experts + {} redundant) don't divide over {} devices; "
+                    "every device holds as many slots",
+                    slots, model.experts, study.placement.redundant_experts, devices));
+  }
+}
+
+}  // namespace
+
+std::string ParsedStudy::at(std::string_view key) const {
+  const auto place = origin.find(key);
+  return place == origin.end() ? std::string(key) : fmt::format("{}: {}", place->second, key);
+}
+
+ParsedStudy parse(std::string_view text, const std::string& path,
+                  const std::vector<std::string>& overrides) {
+  ParsedStudy parsed;
+  apply(read_file_text(text, path), parsed);
+  for (const auto& text_of_one : overrides) {
+    apply(read_override(text_of_one), parsed);
+  }
+  try {
+    check_together(parsed);
+  } catch (const InputError& error) {
+    const std::string message = error.what();
+    throw InputError(message.starts_with(path) || message.starts_with("--set")
+                         ? message
+                         : fmt::format("{}: {}", path, message));
+  }
+  return parsed;
+}
+
+std::vector<KeyHelp> key_help() {
+  std::vector<KeyHelp> help;
+  const Study defaults;
+  for (const auto& key : keys()) {
+    help.push_back({key.name, key.write(defaults), key.help});
+  }
+  return help;
+}
+
+std::string to_toml(const Study& study) {
+  std::string text;
+  std::string section;
+  for (const auto& key : keys()) {
+    const auto value = key.write(study);
+    if (value.empty()) {
+      continue;
+    }
+    const auto dot = key.name.find('.');
+    if (key.name.substr(0, dot) != section) {
+      section = key.name.substr(0, dot);
+      text += fmt::format("{}[{}]\n", text.empty() ? "" : "\n", section);
+    }
+    text += fmt::format("{} = {}\n", key.name.substr(dot + 1), value);
+  }
+  return text;
+}
+
+}  // namespace moevar::study
