@@ -61,7 +61,8 @@ void check_placement_keys(const study::ParsedStudy& parsed) {
 void check_conditions(const study::ParsedStudy& parsed, study::DeviceKind kind) {
   const auto& wanted = parsed.study.conditions;
   if (kind == study::DeviceKind::model) {
-    const auto limits = fleet::find_family(parsed.study.fleet.preset).cap_limits();
+    const auto& family = fleet::find_family(parsed.study.fleet.preset);
+    const conditions::CapLimits limits{family.cap_min_w, family.cap_max_w, family.cap_max_w};
     for (const double cap : wanted.power_cap_w) {
       blame(parsed, "conditions.power_cap_w",
             [&] { (void)conditions::requested_limit_w(limits, cap); });
