@@ -4,9 +4,9 @@
 #include <array>
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include "base/error.hpp"
+#include "base/text.hpp"
 
 namespace moevar::fleet {
 
@@ -248,8 +248,8 @@ const GpuFamily& find_family(std::string_view name) {
   if (found == kFamilies.end()) {
     std::array<std::string_view, kFamilies.size()> names;
     std::ranges::transform(kFamilies, names.begin(), &GpuFamily::name);
-    throw InputError(
-        fmt::format("fleet.preset \"{}\" is not known; one of {}", name, fmt::join(names, ", ")));
+    throw InputError(fmt::format("no GPU preset is named \"{}\"; nearest: \"{}\"; there are {}",
+                                 printable(name), nearest(name, names), one_of(names)));
   }
   return *found;
 }

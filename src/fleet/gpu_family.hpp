@@ -63,7 +63,7 @@ struct GpuFamily {
 /// Every preset.
 std::span<const GpuFamily> gpu_families() noexcept;
 
-/// Throws InputError that names all presets when there is none of that name.
+/// Throws InputError that names the nearest preset, and all, when there is none of that name.
 const GpuFamily& find_family(std::string_view name);
 
 }  // namespace moevar::fleet

@@ -4,10 +4,6 @@
 #include <cmath>
 #include <limits>
 
-#include <fmt/format.h>
-
-#include "base/error.hpp"
-
 namespace moevar::fleet {
 
 namespace {
@@ -180,17 +176,6 @@ timeline::DeviceState device_state(const GpuFamily& family, const GpuTraits& gpu
   state.throttle_reasons = throttle_reasons(point.limit);
   state.steady = condition.heat == study::Heat::soaked;
   return state;
-}
-
-void check_cap(const GpuFamily& family, const study::Condition& condition) {
-  if (!condition.power_cap_w) {
-    return;
-  }
-  const double cap_w = *condition.power_cap_w;
-  if (!(cap_w >= family.cap_min_w && cap_w <= family.cap_max_w)) {
-    throw InputError(fmt::format("conditions.power_cap_w = {}: {} takes {} to {} W", cap_w,
-                                 family.name, family.cap_min_w, family.cap_max_w));
-  }
 }
 
 }  // namespace moevar::fleet

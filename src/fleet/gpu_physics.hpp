@@ -97,11 +97,9 @@ std::uint64_t throttle_reasons(Limit limit) noexcept;
 /// The clock that a sample shows: the grid clock below.
 double sampled_clock_mhz(const GpuFamily& family, double clock_mhz) noexcept;
 
-/// The GPU's state under a condition, a condition without a cap meaning the family's default.
+/// The GPU's state under a condition; without a cap the family's default holds. The cap is taken as
+/// it is: whether the family accepts it is the caller's to check.
 timeline::DeviceState device_state(const GpuFamily& family, const GpuTraits& gpu,
                                    const Activity& activity, const study::Condition& condition);
-
-/// Throws InputError where the family does not take the condition's cap.
-void check_cap(const GpuFamily& family, const study::Condition& condition);
 
 }  // namespace moevar::fleet

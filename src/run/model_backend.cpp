@@ -10,6 +10,7 @@
 
 #include "base/error.hpp"
 #include "base/tensor.hpp"
+#include "conditions/cap.hpp"
 #include "run/slot_tokens.hpp"
 
 namespace moevar::run {
@@ -74,12 +75,9 @@ ModelBackend::ModelBackend(const mpi::Communicator& comm, const study::Fleet& fl
   }
 }
 
-void ModelBackend::check(const study::Condition& condition) const {
-  fleet::check_cap(family_, condition);
-}
-
 std::vector<timeline::DeviceState> ModelBackend::enter(const study::Condition& condition) {
-  check(condition);
+  (void)conditions::requested_limit_w({family_.cap_min_w, family_.cap_max_w, family_.cap_max_w},
+                                      condition.power_cap_w);
   constexpr std::size_t kFields = 4;
   std::vector<double> solved;
   timeline::DeviceState state;

@@ -46,9 +46,8 @@ class ModelBackend final : public Backend {
   [[nodiscard]] std::string timer() const override { return "virtual"; }
   [[nodiscard]] std::string sync() const override { return "virtual"; }
 
-  void check(const study::Condition& condition) const override;
   /// Powers and clocks are those under a dense GEMM. `steady` is false where heat is not "soaked".
-  /// Throws InputError as check() does.
+  /// Throws InputError where the cap is outside what the family accepts.
   std::vector<timeline::DeviceState> enter(const study::Condition& condition) override;
   /// Exact: the model's own time without run noise. Needs a condition to have been entered.
   placement::SpeedModels profile(int slots, double max_tokens) override;

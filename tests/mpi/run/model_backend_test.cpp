@@ -351,8 +351,7 @@ TEST(ModelBackend, IdleDevicesTakeNoTime) {
 TEST(ModelBackend, CapsOutOfRangeAreRefused) {
   const auto world = mpi::Communicator::world();
   Case one(world, 8, 8);
-  EXPECT_NO_THROW(one.backend.check({700.0, study::Heat::soaked}));
-  EXPECT_THROW(one.backend.check({701.0, study::Heat::soaked}), InputError);
+  EXPECT_THROW(one.backend.enter({701.0, study::Heat::soaked}), InputError);
   EXPECT_THROW(one.backend.enter({150.0, study::Heat::soaked}), InputError);
   EXPECT_THROW(one.run(), CheckError) << "no condition was entered";
   EXPECT_THROW(one.backend.profile(1, 100), CheckError);
