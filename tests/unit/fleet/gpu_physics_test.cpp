@@ -56,12 +56,13 @@ TEST(GpuFamily, EveryParameterIsSet) {
 
 TEST(GpuFamily, UnknownPresetNamesThoseThatExist) {
   try {
-    find_family("h100");
+    find_family("h100-sxm");
     FAIL() << "no error";
   } catch (const InputError& error) {
-    EXPECT_STREQ(error.what(),
-                 "no GPU preset is named \"h100\"; nearest: \"h100-sxm5\"; there are v100-sxm2, "
-                 "a100-pcie, a100-sxm4, h100-sxm5, h200-sxm or mi300x");
+    EXPECT_STREQ(
+        error.what(),
+        "no GPU preset is named \"h100-sxm\"; nearest: \"h100-sxm5\"; there are v100-sxm2, "
+        "a100-pcie, a100-sxm4, h100-sxm5, h200-sxm or mi300x");
   }
 }
 
