@@ -1,0 +1,35 @@
+# Sourced by jobs/quickstart.sh and tests/run.sh: what moevar needs from Debian 12, and how to get it.
+
+BUILD_PACKAGES=(
+  g++ cmake ninja-build ccache pkg-config git ca-certificates
+  libopenmpi-dev openmpi-bin libhdf5-dev libhwloc-dev libopenblas-dev
+  libtomlplusplus-dev libcli11-dev libfmt-dev nlohmann-json3-dev libssl-dev
+)
+TEST_PACKAGES=(
+  libgtest-dev libbenchmark-dev libhdf5-openmpi-dev hdf5-tools
+  clang clang-format clang-tidy python3 python3-h5py python3-numpy
+)
+
+# install_missing PACKAGE... : asks the network only when something is missing
+install_missing() {
+  local missing=()
+  for package in "$@"; do
+    dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed ||
+      missing+=("$package")
+  done
+  [ ${#missing[@]} -eq 0 ] && return 0
+  local sudo=()
+  if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null || { echo "missing: ${missing[*]}; install them, or run as root" >&2; return 3; }
+    sudo=(sudo)
+  fi
+  echo "installing: ${missing[*]}"
+  "${sudo[@]}" apt-get update -qq
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+    "${missing[@]}" >/dev/null
+}
+
+# Open MPI refuses to start as root unless told twice
+if [ "$(id -u)" -eq 0 ]; then
+  export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+fi

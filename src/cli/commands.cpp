@@ -1,0 +1,61 @@
+#include "cli/commands.hpp"
+
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+
+#include <fmt/format.h>
+
+#include "base/text.hpp"
+#include "cli/version.hpp"
+
+namespace moevar::cli {
+
+const std::vector<CommandEntry>& commands() {
+  static const std::vector<CommandEntry> all{
+      {"run", "run a study: STUDY.toml to study.h5 and summary.json", make_run_command},
+      {"plan", "show a study's phases, ranks and devices, and expected time; run nothing",
+       make_plan_command},
+      {"fleet", "draw a fleet of modelled GPUs and write it as CSV", make_fleet_command},
+  };
+  return all;
+}
+
+namespace {
+
+/// The first of these environment variables that holds a number.
+int number_from(std::initializer_list<const char*> names, int otherwise) {
+  for (const char* name : names) {
+    const char* text =
+        std::getenv(name);  // NOLINT(concurrency-mt-unsafe): no thread is running yet
+    char* end = nullptr;
+    const long value = text == nullptr ? -1 : std::strtol(text, &end, 10);
+    if (text != nullptr && end != text && *end == '\0' && value >= 0) {
+      return static_cast<int>(value);
+    }
+  }
+  return otherwise;
+}
+
+}  // namespace
+
+Launch launched() {
+  return {number_from({"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"}, 0),
+          number_from({"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS"}, 1)};
+}
+
+std::string read_text_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream text;
+  text << file.rdbuf();
+  const bool empty_is_fine = file.good() || (file.is_open() && text.str().empty() && !file.bad());
+  if (!file.is_open() || !empty_is_fine) {
+    throw InputError(
+        fmt::format("{}: cannot be read; it must be a file that exists", printable(path, 200)));
+  }
+  return std::move(text).str();
+}
+
+std::string version() { return kVersion; }
+
+}  // namespace moevar::cli

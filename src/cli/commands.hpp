@@ -1,0 +1,49 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include "base/error.hpp"
+
+/// The subcommands: one file each, one line each in commands.cpp.
+namespace moevar::cli {
+
+/// A subcommand: adds its options to the parser, then runs with what was given.
+class Command {
+ public:
+  virtual ~Command() = default;
+  virtual void add_options(CLI::App& app) = 0;
+  /// Throws moevar::Error. `argc`/`argv` are the process's, for MPI_Init.
+  virtual ExitStatus run(int argc, char** argv) = 0;
+};
+
+struct CommandEntry {
+  std::string_view name;
+  std::string_view help;
+  std::unique_ptr<Command> (*make)();
+};
+
+const std::vector<CommandEntry>& commands();
+
+std::unique_ptr<Command> make_run_command();
+std::unique_ptr<Command> make_plan_command();
+std::unique_ptr<Command> make_fleet_command();
+
+/// What a launcher says of this process before MPI starts; rank 0 of 1 without a launcher.
+struct Launch {
+  int rank = 0;
+  int ranks = 1;
+};
+Launch launched();
+
+/// A whole text file. Throws InputError that names it.
+std::string read_text_file(const std::string& path);
+
+/// The program's version, with the revision it was built from where that is known.
+std::string version();
+
+}  // namespace moevar::cli

@@ -1,0 +1,90 @@
+#include <cstdio>
+#include <exception>
+#include <string>
+
+#include <fmt/format.h>
+
+#include "base/text.hpp"
+#include "cli/commands.hpp"
+#include "system/affinity.hpp"
+#include "system/mpi.hpp"
+
+namespace {
+
+using moevar::ExitStatus;
+
+/// One line on standard error, whatever the message holds.
+void complain(const std::string& message) {
+  fmt::print(stderr, "moevar: {}\n", moevar::printable(message, 2000));
+}
+
+/// Ends all ranks when this one alone failed. Without MPI, or before it started, there is only this
+/// one.
+int end_all(ExitStatus status, const std::string& message, const moevar::cli::Launch& launch) {
+  int running = 0;
+  int finished = 0;
+  MPI_Initialized(&running);
+  MPI_Finalized(&finished);
+  const bool alone = launch.ranks == 1 || running == 0 || finished != 0;
+  if (alone) {
+    // every rank reads the same command line and files, so rank 0 speaks for all
+    if (launch.rank == 0) {
+      complain(message);
+    }
+  } else {
+    complain(
+        fmt::format("{} (rank {} on {})", message, launch.rank, moevar::affinity::host_name()));
+    MPI_Abort(MPI_COMM_WORLD, static_cast<int>(status));
+  }
+  return static_cast<int>(status);
+}
+
+int run_command(moevar::cli::Command& command, int argc, char** argv,
+                const moevar::cli::Launch& launch) {
+  try {
+    return static_cast<int>(command.run(argc, argv));
+  } catch (const moevar::mpi::SharedError& error) {
+    if (launch.rank == 0) {
+      complain(error.what());
+    }
+    return static_cast<int>(error.status());
+  } catch (const moevar::Error& error) {
+    return end_all(error.status(), error.what(), launch);
+  } catch (const std::bad_alloc&) {
+    return end_all(ExitStatus::environment, "out of memory", launch);
+  } catch (const std::exception& error) {
+    return end_all(ExitStatus::environment, error.what(), launch);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const auto launch = moevar::cli::launched();
+  CLI::App app{"moevar: what GPU variability costs expert-parallel Mixture-of-Experts inference"};
+  app.name("moevar");
+  app.set_version_flag("--version", moevar::cli::version());
+  app.require_subcommand(1);
+  std::unique_ptr<moevar::cli::Command> chosen;
+  std::vector<std::unique_ptr<moevar::cli::Command>> all;
+  for (const auto& entry : moevar::cli::commands()) {
+    auto* sub = app.add_subcommand(std::string(entry.name), std::string(entry.help));
+    all.push_back(entry.make());
+    auto* command = all.back().get();
+    command->add_options(*sub);
+    sub->callback(
+        [&chosen, &slot = all, index = all.size() - 1] { chosen = std::move(slot[index]); });
+  }
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) {  // --help, --version
+      return launch.rank == 0 ? app.exit(error) : 0;
+    }
+    if (launch.rank == 0) {
+      complain(fmt::format("{}; see moevar --help", error.what()));
+    }
+    return static_cast<int>(ExitStatus::bad_input);
+  }
+  return run_command(*chosen, argc, argv, launch);
+}

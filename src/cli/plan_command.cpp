@@ -1,0 +1,94 @@
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "base/units.hpp"
+#include "cli/commands.hpp"
+#include "cli/progress.hpp"
+#include "cli/study_options.hpp"
+#include "run/estimate.hpp"
+#include "run/routing_source.hpp"
+#include "run/runner.hpp"
+#include "study/plan.hpp"
+
+namespace moevar::cli {
+
+namespace {
+
+/// "rank 0: 0-3, rank 1: 4-7"; long lists keep their ends.
+std::string ranks_to_devices(int ranks, int devices) {
+  constexpr int kShown = 6;
+  std::string text;
+  for (int rank = 0; rank < ranks; ++rank) {
+    if (ranks > kShown && rank == kShown - 2) {
+      text += ", ...";
+      rank = ranks - 1;
+    }
+    const auto block = block_of(rank, ranks, devices);
+    const std::string mine = block.size() == 0   ? "none"
+                             : block.size() == 1 ? fmt::format("{}", block.begin)
+                                                 : fmt::format("{}-{}", block.begin, block.end - 1);
+    text += fmt::format("{}rank {}: {}", rank == 0 ? "" : ", ", rank, mine);
+  }
+  return text;
+}
+
+class PlanCommand : public Command {
+ public:
+  void add_options(CLI::App& app) override {
+    study_.add_to(app);
+    app.add_option("--ranks", ranks_, "MPI ranks to plan for")->check(CLI::Range(1, 1 << 20));
+  }
+
+  ExitStatus run(int /*argc*/, char** /*argv*/) override {
+    auto parsed = study_.parse(read_text_file(study_.path));
+    run::check_study(parsed);
+    const auto kind = run::resolve_device(parsed);
+    const auto routing = run::load_routing(parsed);
+    parsed.study.model.layers = routing->shape().layers;
+    if (launched().rank == 0) {
+      print(parsed.study, kind, study::make_plan(parsed.study));
+    }
+    return ExitStatus::ok;
+  }
+
+ private:
+  void print(const study::Study& study, study::DeviceKind kind,
+             const std::vector<study::PhaseSpec>& plan) const {
+    const auto& model = study.model;
+    fmt::print("study     {} (seed {}, {} order, {} repeat{})\n", study.name, study.seed,
+               to_string(study.order), study.repeats, study.repeats == 1 ? "" : "s");
+    fmt::print("layer     {}hidden {}, intermediate {}, {} experts, top-{}, {} layers\n",
+               model.preset.empty() ? "" : model.preset + ": ", model.hidden, model.intermediate,
+               model.experts, model.top_k, model.layers);
+    fmt::print("workload  {}{}, {} tokens a device and step\n", to_string(study.workload.kind),
+               study.workload.path.empty() ? "" : " from " + study.workload.path,
+               study.workload.tokens_per_device);
+    fmt::print("devices   {}{}\n", to_string(kind),
+               kind == study::DeviceKind::model ? ", " + study.fleet.preset : "");
+    for (const int devices : study.fleet.devices) {
+      fmt::print("  {:>7} {}\n", devices, ranks_to_devices(ranks_, devices));
+    }
+    fmt::print("\nphase  repeat  devices  cap W  heat        policy\n");
+    for (const auto& phase : plan) {
+      const auto& cap = phase.condition.power_cap_w;
+      fmt::print("{:>5}  {:>6}  {:>7}  {:>5}  {:<10}  {}{}\n", phase.index, phase.repeat,
+                 phase.devices, cap ? fmt::format("{:g}", *cap) : "own",
+                 to_string(phase.condition.heat), phase.policy,
+                 phase.new_condition ? "   (new condition)" : "");
+    }
+    fmt::print("\n{} phases of {} warm-up and {} measured steps; {} on {} rank{}\n", plan.size(),
+               study.phases.warmup_steps, study.phases.steps,
+               rough_duration(run::estimate_seconds(study, kind, plan, ranks_)), ranks_,
+               ranks_ == 1 ? "" : "s");
+  }
+
+  StudyOptions study_;
+  int ranks_ = launched().ranks;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_plan_command() { return std::make_unique<PlanCommand>(); }
+
+}  // namespace moevar::cli

@@ -1,0 +1,88 @@
+#include "cli/progress.hpp"
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <string_view>
+#include <unistd.h>
+
+#include <fmt/format.h>
+
+namespace moevar::cli {
+
+std::string label_of(const study::PhaseSpec& phase) {
+  const auto& cap = phase.condition.power_cap_w;
+  return fmt::format("{} devices, {}, {}, {}{}", phase.devices,
+                     cap ? fmt::format("{:g} W", *cap) : "own limit",
+                     to_string(phase.condition.heat), phase.policy,
+                     phase.repeat > 0 ? fmt::format(", repeat {}", phase.repeat) : "");
+}
+
+std::string rough_duration(double seconds) {
+  if (seconds < 1.0) {
+    return "under 1 s";
+  }
+  if (seconds < 120.0) {
+    return fmt::format("about {:.0f} s", std::ceil(seconds));
+  }
+  if (seconds < 7200.0) {
+    return fmt::format("about {:.0f} min", std::ceil(seconds / 60.0));
+  }
+  return fmt::format("about {:.1f} h", seconds / 3600.0);
+}
+
+ProgressBar::ProgressBar() : style_(isatty(STDERR_FILENO) != 0 ? Style::bar : Style::lines) {
+  const char* wish = std::getenv("MOEVAR_PROGRESS");  // NOLINT(concurrency-mt-unsafe): one thread
+  const std::string_view text = wish == nullptr ? "" : wish;
+  if (text == "bar") {
+    style_ = Style::bar;
+  } else if (text == "lines") {
+    style_ = Style::lines;
+  } else if (text == "none") {
+    style_ = Style::none;
+  }
+}
+
+void ProgressBar::planned(std::span<const study::PhaseSpec> plan) {
+  phases_ = plan.size();
+  start_ = Clock::now();
+}
+
+std::string ProgressBar::time_left() const {
+  const std::chrono::duration<double> spent = Clock::now() - start_;
+  const auto left = static_cast<double>(phases_ - done_);
+  return done_ == 0 ? std::string{}
+                    : rough_duration(spent.count() / static_cast<double>(done_) * left);
+}
+
+void ProgressBar::draw(const std::string& text) {
+  constexpr std::size_t kWidth = 24;
+  const std::size_t filled = phases_ == 0 ? kWidth : kWidth * done_ / phases_;
+  const std::string bar = std::string(filled, '#') + std::string(kWidth - filled, '.');
+  const bool in_place = style_ == Style::bar;
+  fmt::print(stderr, "{}[{}] {}/{} phases  {}{}", in_place ? "\r\x1b[K" : "", bar, done_, phases_,
+             text, in_place && done_ < phases_ ? "" : "\n");
+  std::fflush(stderr);
+}
+
+void ProgressBar::phase_begins(const study::PhaseSpec& phase) {
+  if (style_ == Style::bar) {
+    const auto left = time_left();
+    draw(fmt::format("{}{}", label_of(phase), left.empty() ? "" : "  " + left + " left"));
+  }
+}
+
+void ProgressBar::phase_done(const study::PhaseSpec& phase) {
+  ++done_;
+  const auto now = Clock::now();
+  const bool last = done_ == phases_;
+  const std::chrono::duration<double> spent = now - start_;
+  if (last && style_ != Style::none) {
+    draw(fmt::format("done in {:.1f} s", spent.count()));
+  } else if (style_ == Style::lines && now - last_line_ > std::chrono::seconds(1)) {
+    last_line_ = now;
+    draw(label_of(phase));
+  }
+}
+
+}  // namespace moevar::cli

@@ -1,0 +1,36 @@
+#!/usr/bin/env python3
+"""A study on real CPU cores, from the command line."""
+
+import unittest
+
+import h5py
+import numpy
+
+from moevar_cli import ROOT, Case
+
+
+class CpuStudy(Case):
+    def test_layers_are_run_for_real_and_add_up(self):
+        text = (ROOT / "jobs/studies/cpu.toml").read_text()
+        out = self.dir / "out"
+        summary = self.run_study(text, out, "--set", "phases.steps=4", ranks=2)
+        self.assertEqual(summary["device"], "cpu")
+        self.assertEqual(len(summary["cells"]), 4)
+        self.assertGreater(sum(cell["moved_experts"] for cell in summary["cells"]), 0)
+        with h5py.File(out / "study.h5") as file:
+            for phase in file["phases"].values():
+                self.assertLess(phase.attrs["reference_error"], 1e-4)
+                self.assertGreater(phase.attrs["reference_error"], 0)
+                residual = int(phase.attrs["clock_residual_ns"])
+                parts = {name: phase[name][...].astype(numpy.int64)
+                         for name in ("dispatch_ns", "expert_ns", "wait_ns", "combine_ns")}
+                total = sum(parts.values())
+                layer = phase["layer/layer_ns"][...]
+                self.assertLessEqual(numpy.abs(total - layer[None]).max(), 2 * residual + 2)
+                for name, part in parts.items():
+                    self.assertGreaterEqual(part.min(), -residual, name)
+                self.assertTrue((parts["expert_ns"][phase["tokens"][...] > 0] > 0).all())
+
+
+if __name__ == "__main__":
+    unittest.main()

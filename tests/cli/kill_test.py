@@ -1,0 +1,54 @@
+#!/usr/bin/env python3
+"""A finished phase survives whatever happens to the next one."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+import unittest
+
+import h5py
+
+from moevar_cli import ENVIRONMENT, MOEVAR, SMALL, Case
+
+KILLS = 12
+
+
+class Kill(Case):
+    def test_phases_that_were_done_are_there_after_a_kill(self):
+        study = self.write("study.toml", SMALL)
+        dice = random.Random(20)
+        survived = 0
+        for attempt in range(KILLS):
+            out = self.dir / f"run{attempt}"
+            run = subprocess.Popen(
+                ["mpirun", "--oversubscribe", "-np", "2", MOEVAR, "run", str(study), "--out", str(out),
+                 "--set", "study.repeats=200", "--set", "phases.steps=64"],
+                env=dict(ENVIRONMENT, MOEVAR_PROGRESS="lines"), stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL, start_new_session=True)
+            deadline = time.monotonic() + 30
+            while not (out / "study.h5").exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(dice.uniform(0.0, 1.0))
+            os.killpg(run.pid, signal.SIGKILL)
+            run.wait(timeout=30)
+            # mpirun's ranks are in its process group; none may still write when we look
+            subprocess.run(["pkill", "-KILL", "-f", str(out)], check=False)
+            time.sleep(0.1)
+            finished = sorted(p.stem for p in (out / "phases").glob("[0-9][0-9][0-9][0-9].h5"))
+            with h5py.File(out / "study.h5") as file:
+                self.assertEqual(file.attrs["complete"], 0)
+                names = sorted(file["phases"])
+                # a phase on disk may be one that the index does not know yet, never the other way round
+                self.assertLessEqual(set(names), set(finished))
+                self.assertLessEqual(len(finished) - len(names), 1)
+                for name in names:
+                    self.assertEqual(file["phases"][name]["expert_ns"][...].shape, (8, 64, 3))
+                survived += len(names)
+        print(f"{KILLS} kills, {survived} finished phases, all readable")
+        self.assertGreater(survived, 0)
+
+
+if __name__ == "__main__":
+    unittest.main()

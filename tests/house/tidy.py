@@ -1,0 +1,73 @@
+#!/usr/bin/env python3
+"""clang-tidy over every C++ file of a build folder's compile_commands.json.
+
+    tidy.py BUILD_DIR
+
+A file is not looked at again while what the compiler would see of it, .clang-tidy and clang-tidy itself stay
+the same; the marks of clean files are kept under $XDG_CACHE_HOME/moevar-tidy.
+"""
+
+import concurrent.futures
+import hashlib
+import json
+import os
+import pathlib
+import shlex
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "moevar-tidy"
+
+
+def preprocessed(entry):
+    """What the compiler sees of a file, without the places of the source tree and the build folder."""
+    words = shlex.split(entry["command"])
+    if "ccache" in words[0]:
+        words = words[1:]
+    drop_next = False
+    command = []
+    for word in words:
+        if drop_next:
+            drop_next = False
+        elif word in ("-o", "-MF", "-MT"):
+            drop_next = True
+        elif word not in ("-c", "-MD"):
+            command.append(word)
+    text = subprocess.run(command + ["-E"], cwd=entry["directory"], check=True, capture_output=True).stdout
+    return text.replace(str(ROOT).encode(), b"")
+
+
+def check(entry, build, salt):
+    digest = hashlib.sha256(salt + preprocessed(entry)).hexdigest()
+    mark = CACHE / digest
+    if mark.exists():
+        return entry["file"], 0, ""
+    run = subprocess.run(["clang-tidy", "-p", build, "--quiet", entry["file"]],
+                         capture_output=True, text=True, cwd=ROOT)
+    if run.returncode == 0:
+        CACHE.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    return entry["file"], run.returncode, run.stdout
+
+
+def main():
+    build = os.path.abspath(sys.argv[1])
+    entries = [e for e in json.load(open(os.path.join(build, "compile_commands.json")))
+               if not e["file"].startswith(build)]
+    if not entries:
+        sys.exit("no files in compile_commands.json")
+    version = subprocess.run(["clang-tidy", "--version"], check=True, capture_output=True).stdout
+    salt = version + (ROOT / ".clang-tidy").read_bytes()
+    failed = 0
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for name, code, output in pool.map(lambda e: check(e, build, salt), entries):
+            if code != 0:
+                failed += 1
+                print(f"{os.path.relpath(name, ROOT)}:\n{output}")
+    print(f"clang-tidy: {len(entries)} files, {failed} with findings")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds, and runs every test that this machine can run. Safe to repeat.
+#
+#   bash tests/run.sh           everything
+#   bash tests/run.sh REGEX     tests of the release build whose name matches
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source jobs/lib/install.sh
+install_missing "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}"
+
+build() {  # build PRESET [TARGET...]
+  local preset=$1
+  shift
+  echo "== build $preset"
+  cmake --preset "$preset" -DMOEVAR_TESTS=ON >"configure-$preset.log" 2>&1 ||
+    { cat "configure-$preset.log" >&2; exit 1; }
+  rm -f "configure-$preset.log"
+  cmake --build --preset "$preset" ${1:+--target "$@"} -- --quiet
+}
+
+test_build() {  # test_build FOLDER CTEST-OPTIONS...
+  local folder=$1
+  shift
+  echo "== test $folder"
+  ctest --test-dir "$folder" --output-on-failure --no-tests=error "$@"
+}
+
+build release
+if [ $# -gt 0 ]; then
+  test_build build -R "$1"
+  exit
+fi
+
+# the sanitizers' leak check knows nothing of what MPI, PMIx and hwloc keep until the process ends
+export LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp:print_suppressions=0
+build debug
+test_build build-debug -L 'unit|mpi'
+unset LSAN_OPTIONS
+
+build parallel-hdf5
+test_build build-parallel-hdf5 -R 'record|cli.study'
+
+test_build build
