@@ -248,7 +248,7 @@ TEST(GpuPhysics, Vt12StreamingMemoryDoesNotSeeTheCap) {
   const auto& family = find_family("h100-sxm5");
   const auto time_at = [&](double cap_w) {
     const auto point = solve_steady(family, nominal(family), memory_activity(family), cap_w);
-    return kernel_time_ns(family, nominal(family), 1e12, 1e10, point.clock_mhz);
+    return kernel_time_ns(family, nominal(family), 1e10, 1e10, point.clock_mhz);
   };
   EXPECT_EQ(time_at(200), time_at(700));
   EXPECT_DOUBLE_EQ(time_at(200), 1e10 / (0.92 * 3350));
