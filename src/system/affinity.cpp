@@ -11,9 +11,8 @@
 #include <sstream>
 #include <unistd.h>
 
-#include <hwloc.h>
-
 #include <fmt/format.h>
+#include <hwloc.h>
 
 #include "base/error.hpp"
 
@@ -59,8 +58,7 @@ std::vector<int> usable_cores_of(hwloc_topology_t topology) {
   std::vector<int> cores;
   const int count = hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_CORE);
   for (int i = 0; i < count; ++i) {
-    const auto* core =
-        hwloc_get_obj_by_type(topology, HWLOC_OBJ_CORE, static_cast<unsigned>(i));
+    const auto* core = hwloc_get_obj_by_type(topology, HWLOC_OBJ_CORE, static_cast<unsigned>(i));
     const Bitmap mine(hwloc_bitmap_dup(core->cpuset));
     hwloc_bitmap_and(mine.get(), mine.get(), allowed.get());
     if (const int first = hwloc_bitmap_first(mine.get()); first >= 0) {
@@ -128,13 +126,12 @@ std::size_t left_in_groups() {
     std::string path = line.substr(path_at + 1);
     while (true) {
       const std::string group = root + path;
-      left = std::min(left, unified ? left_in_group(group + "/memory.max",
-                                                    group + "/memory.current",
-                                                    group + "/memory.stat", "inactive_file")
-                                    : left_in_group(group + "/memory.limit_in_bytes",
-                                                    group + "/memory.usage_in_bytes",
-                                                    group + "/memory.stat",
-                                                    "total_inactive_file"));
+      left =
+          std::min(left, unified ? left_in_group(group + "/memory.max", group + "/memory.current",
+                                                 group + "/memory.stat", "inactive_file")
+                                 : left_in_group(group + "/memory.limit_in_bytes",
+                                                 group + "/memory.usage_in_bytes",
+                                                 group + "/memory.stat", "total_inactive_file"));
       if (path.empty() || path == "/") {
         break;
       }

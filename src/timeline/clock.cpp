@@ -45,9 +45,8 @@ ClockFit fit(std::span<const OffsetPoint> points, Nanoseconds epoch) {
   const Nanoseconds quickest =
       std::ranges::min(points, {}, &OffsetPoint::min_round_trip_ns).min_round_trip_ns;
   std::vector<OffsetPoint> kept;
-  std::ranges::copy_if(points, std::back_inserter(kept), [&](const OffsetPoint& p) {
-    return p.min_round_trip_ns <= 2 * quickest;
-  });
+  std::ranges::copy_if(points, std::back_inserter(kept),
+                       [&](const OffsetPoint& p) { return p.min_round_trip_ns <= 2 * quickest; });
   const auto count = static_cast<double>(kept.size());
   // both axes are counted from the first point, so that sums of squares keep their digits
   const auto middle = [](const OffsetPoint& p) { return p.lower + (p.upper - p.lower) / 2; };
@@ -70,8 +69,8 @@ ClockFit fit(std::span<const OffsetPoint> points, Nanoseconds epoch) {
   line.epoch = epoch;
   line.at = t0 + std::llround(mean_t);
   line.slope = squares > 0.0 ? products / squares : 0.0;
-  line.intercept_ns = static_cast<double>(o0) + mean_o -
-                      line.slope * (static_cast<double>(t0 - epoch) + mean_t);
+  line.intercept_ns =
+      static_cast<double>(o0) + mean_o - line.slope * (static_cast<double>(t0 - epoch) + mean_t);
   line.min_round_trip_ns = quickest;
   for (const OffsetPoint& p : kept) {
     const double distance = std::abs(line.offset_ns(p.at) - static_cast<double>(middle(p)));
@@ -86,8 +85,8 @@ ClockFit compose(const ClockFit& child_to_parent, const ClockFit& parent_to_root
   ClockFit both = child_to_parent;
   const double kept = 1.0 - parent_to_root.slope;
   // s = s1 + s2 - s1 s2, which keeps the digits that 1 - (1 - s1)(1 - s2) would lose
-  both.slope = child_to_parent.slope + parent_to_root.slope -
-               child_to_parent.slope * parent_to_root.slope;
+  both.slope =
+      child_to_parent.slope + parent_to_root.slope - child_to_parent.slope * parent_to_root.slope;
   both.intercept_ns = child_to_parent.intercept_ns * kept + parent_to_root.intercept_ns;
   both.residual_ns = child_to_parent.residual_ns + parent_to_root.residual_ns;
   both.min_round_trip_ns =
@@ -122,8 +121,7 @@ void pause(const SyncOptions& options) {
 /// Answers all of a client's exchanges. Call it while the client calls measure() for this rank.
 void serve(const mpi::Communicator& comm, int client, int exchanges, const ClockSource& now) {
   for (int i = 0; i < exchanges; ++i) {
-    MOEVAR_MPI(
-        MPI_Recv(nullptr, 0, MPI_INT64_T, client, kPing, comm.raw(), MPI_STATUS_IGNORE));
+    MOEVAR_MPI(MPI_Recv(nullptr, 0, MPI_INT64_T, client, kPing, comm.raw(), MPI_STATUS_IGNORE));
     const Nanoseconds reading = now();
     MOEVAR_MPI(MPI_Send(&reading, 1, MPI_INT64_T, client, kPong, comm.raw()));
   }
@@ -136,8 +134,7 @@ OffsetPoint measure(const mpi::Communicator& comm, int server, int exchanges,
   for (PingPong& p : burst) {
     p.sent = now();
     MOEVAR_MPI(MPI_Send(nullptr, 0, MPI_INT64_T, server, kPing, comm.raw()));
-    MOEVAR_MPI(
-        MPI_Recv(&p.served, 1, MPI_INT64_T, server, kPong, comm.raw(), MPI_STATUS_IGNORE));
+    MOEVAR_MPI(MPI_Recv(&p.served, 1, MPI_INT64_T, server, kPong, comm.raw(), MPI_STATUS_IGNORE));
     p.received = now();
   }
   return offset_of(burst);
@@ -155,10 +152,8 @@ ClockFit transfer(const mpi::Communicator& comm, const ClockFit& mine, int sende
     MOEVAR_MPI(MPI_Send(times.data(), 4, MPI_INT64_T, receiver, kFit, comm.raw()));
     return mine;
   }
-  MOEVAR_MPI(
-      MPI_Recv(line.data(), 2, MPI_DOUBLE, sender, kFit, comm.raw(), MPI_STATUS_IGNORE));
-  MOEVAR_MPI(
-      MPI_Recv(times.data(), 4, MPI_INT64_T, sender, kFit, comm.raw(), MPI_STATUS_IGNORE));
+  MOEVAR_MPI(MPI_Recv(line.data(), 2, MPI_DOUBLE, sender, kFit, comm.raw(), MPI_STATUS_IGNORE));
+  MOEVAR_MPI(MPI_Recv(times.data(), 4, MPI_INT64_T, sender, kFit, comm.raw(), MPI_STATUS_IGNORE));
   return {line[0], line[1], times[0], times[1], times[2], times[3]};
 }
 
@@ -222,8 +217,7 @@ OffsetPoint check_shared_clock(const mpi::Communicator& node, const SyncOptions&
 }  // namespace
 
 CommonClock synchronise(const mpi::Communicator& comm, const SyncOptions& options) {
-  const auto node =
-      options.one_clock_per_node ? comm.split_by_node() : comm.split(comm.rank());
+  const auto node = options.one_clock_per_node ? comm.split_by_node() : comm.split(comm.rank());
   const auto leaders = comm.split(node.is_root() ? 0 : -1);
   ClockFit mine;
   if (node.is_root()) {

@@ -55,7 +55,8 @@ struct ClockFit {
 ClockFit fit(std::span<const OffsetPoint> points, Nanoseconds epoch);
 
 /// child → parent, then parent → root, of the same epoch: with (s₁, c₁) and (s₂, c₂),
-/// 1 − s = (1 − s₁)(1 − s₂) and c = c₁(1 − s₂) + c₂. Residuals add up; the round trip is the larger.
+/// 1 − s = (1 − s₁)(1 − s₂) and c = c₁(1 − s₂) + c₂. Residuals add up; the round trip is the
+/// larger.
 ClockFit compose(const ClockFit& child_to_parent, const ClockFit& parent_to_root);
 
 /// The line through the offsets of two synchronisations, each taken where it was measured: between
@@ -65,10 +66,10 @@ ClockFit between(const ClockFit& before, const ClockFit& after);
 /// How synchronise() works.
 struct SyncOptions {
   ClockSource now = monotonic_raw_ns;
-  int points = 8;                    ///< bursts per pair
-  int exchanges = 16;                ///< per burst
-  Nanoseconds pause_ns = 200'000;    ///< between bursts
-  bool one_clock_per_node = true;    ///< false: every rank is taken to have a clock of its own
+  int points = 8;                  ///< bursts per pair
+  int exchanges = 16;              ///< per burst
+  Nanoseconds pause_ns = 200'000;  ///< between bursts
+  bool one_clock_per_node = true;  ///< false: every rank is taken to have a clock of its own
 };
 
 /// The common clock as one rank sees it.
@@ -77,10 +78,10 @@ struct CommonClock {
   Nanoseconds fleet_residual_ns = 0;  ///< the largest residual of all ranks
 };
 
-/// Synchronises all ranks to the clock of rank 0; collective. Ranks of one node share a clock, which
-/// is checked by exchange with the node's first rank; the first ranks form a tree that is
-/// synchronised from the root in about log2(nodes) rounds. Throws EnvironmentError on every rank
-/// where ranks of one node turn out to read different clocks.
+/// Synchronises all ranks to the clock of rank 0; collective. Ranks of one node share a clock,
+/// which is checked by exchange with the node's first rank; the first ranks form a tree that is
+/// synchronised from the root in about log2(nodes) rounds. Throws an error of status
+/// `environment` on every rank where ranks of one node turn out to read different clocks.
 /// Source of the tree: HCA3 (Hunold, Carpen-Amarie, CLUSTER 2018).
 CommonClock synchronise(const mpi::Communicator& comm, const SyncOptions& options = {});
 
