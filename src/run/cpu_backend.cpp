@@ -51,6 +51,15 @@ void check_sizes(const mpi::Communicator& comm, const study::ModelShape& model, 
   }
 }
 
+void check_condition(const study::Condition& condition) {
+  if (condition.power_cap_w || condition.heat != study::Heat::soaked) {
+    throw InputError(fmt::format(
+        "cpu devices take no {}; caps and heat need a GPU or a modelled one",
+        condition.power_cap_w ? fmt::format("power cap ({} W)", *condition.power_cap_w)
+                              : fmt::format("heat (\"{}\")", study::to_string(condition.heat))));
+  }
+}
+
 /// bind_cpu_fleet once the sizes are known to be right.
 std::vector<DeviceIdentity> checked_fleet(const mpi::Communicator& comm,
                                           const study::ModelShape& model, int devices,
@@ -108,17 +117,8 @@ void CpuBackend::check_memory(int layers, int slots_per_device) const {
   }
 }
 
-void CpuBackend::check(const study::Condition& condition) {
-  if (condition.power_cap_w || condition.heat != study::Heat::soaked) {
-    throw InputError(fmt::format(
-        "cpu devices take no {}; caps and heat need a GPU or a modelled one",
-        condition.power_cap_w ? fmt::format("power cap ({} W)", *condition.power_cap_w)
-                              : fmt::format("heat (\"{}\")", study::to_string(condition.heat))));
-  }
-}
-
 std::vector<timeline::DeviceState> CpuBackend::enter(const study::Condition& condition) {
-  check(condition);
+  check_condition(condition);
   constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
   timeline::DeviceState state;
   state.requested_cap_w = kUnknown;

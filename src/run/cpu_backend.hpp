@@ -31,7 +31,6 @@ class CpuBackend final : public Backend {
   [[nodiscard]] std::string sync() const override;
 
   /// Throws InputError for a power cap and for any heat but the default.
-  static void check(const study::Condition& condition);
   std::vector<timeline::DeviceState> enter(const study::Condition& condition) override;
   /// Times the experts of all devices at once: for every point of the grid a warm-up, then the
   /// median of five. Before move_to() it makes weights of its own for that.

@@ -37,9 +37,9 @@ TEST(Stamps, BecomeATimelineOnTheCommonClock) {
       EXPECT_EQ(timeline.expert_ns(0, step, layer), 50 * (d + 1));
       EXPECT_EQ(timeline.wait_ns(0, step, layer), 51 * (last - d));
       EXPECT_EQ(timeline.combine_ns(0, step, layer), 600 + last - (100 + last + 50 * (last + 1)));
-      EXPECT_EQ(timeline.arrival_ns(0, step, layer),
-                static_cast<Nanoseconds>(step) * 5000 + static_cast<Nanoseconds>(layer) * 600 +
-                    100 + d + 50 * (d + 1) - 10 * last);
+      EXPECT_EQ(timeline.arrival_ns(0, step, layer), static_cast<Nanoseconds>(step) * 5000 +
+                                                         static_cast<Nanoseconds>(layer) * 600 +
+                                                         100 + d + 50 * (d + 1) - 10 * last);
       EXPECT_EQ(timeline.tokens(0, step, layer), static_cast<std::uint32_t>(d + 1));
       const Nanoseconds layer_time =
           timeline.dispatch_ns(0, step, layer) + timeline.expert_ns(0, step, layer) +

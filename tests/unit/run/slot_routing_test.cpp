@@ -47,7 +47,8 @@ TEST(SlotRouting, CountsAreThoseOfSlotTokens) {
       ++counted[static_cast<std::size_t>(slot)];
     }
     std::vector<std::uint32_t> expected(6);
-    SlotTokens(placement, {0, 2}).count(0, std::vector<std::uint32_t>{0, tokens, 0, 0, 0}, expected);
+    SlotTokens(placement, {0, 2})
+        .count(0, std::vector<std::uint32_t>{0, tokens, 0, 0, 0}, expected);
     EXPECT_EQ(counted, expected) << tokens;
   }
 }
