@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,9 @@ int bind_to_core(int local_rank);
 
 /// Host name without domain.
 std::string host_name();
+
+/// The processor's product name as the kernel gives it; "unknown CPU" where it gives none.
+std::string cpu_model();
 
 /// Bytes of memory that can be had now (MemAvailable, and the cgroup's limit where there is one).
 std::size_t available_memory_bytes();

@@ -1,0 +1,83 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/tensor.hpp"
+#include "fleet/cpu_device.hpp"
+#include "run/backend.hpp"
+#include "run/cpu_layer.hpp"
+#include "system/mpi.hpp"
+#include "timeline/stamps.hpp"
+
+namespace moevar::run {
+
+/// CPU cores as devices: the layer for real, one rank a core, timed on CLOCK_MONOTONIC_RAW. The
+/// first `devices` ranks work; the others take part in every member, and own no device.
+class CpuBackend final : public Backend {
+ public:
+  /// Binds every rank to a core. `comm` outlives the object. Throws InputError for sizes that make
+  /// no layer; EnvironmentError where there are fewer ranks than devices, or where weights would
+  /// not fit in memory (then an error of status `environment`, alike on every rank).
+  CpuBackend(const mpi::Communicator& comm, const study::ModelShape& model, std::uint64_t seed,
+             int devices, int tokens_per_device);
+
+  [[nodiscard]] const std::vector<DeviceIdentity>& fleet() const override { return fleet_; }
+  [[nodiscard]] DeviceRange mine() const override;
+  [[nodiscard]] std::string timer() const override { return "clock_monotonic_raw"; }
+  [[nodiscard]] std::string sync() const override;
+
+  /// Throws InputError for a power cap and for any heat but the default.
+  std::vector<timeline::DeviceState> enter(const study::Condition& condition) override;
+  /// Times the experts of all devices at once: for every point of the grid a warm-up, then the
+  /// median of five. Before move_to() it makes weights of its own for that.
+  placement::SpeedModels profile(int slots, double max_tokens) override;
+  Migration move_to(const placement::Placement& placement) override;
+  PhaseResult run(const PhaseSteps& steps) override;
+
+  /// All outputs of this rank's tokens in one step, [layers][tokens][hidden]; empty on ranks
+  /// without a device. Collective; times nothing.
+  Tensor<float, 3> outputs(const PhaseSteps& steps, std::int64_t step);
+  /// Wall-clock of the latest run()'s steps on this rank, by MPI_Wtime: independent of the
+  /// timeline.
+  [[nodiscard]] const std::vector<double>& step_seconds() const noexcept { return step_seconds_; }
+  /// This rank's device once experts are loaded; nullptr without.
+  [[nodiscard]] fleet::CpuDevice* device() noexcept { return device_.get(); }
+
+ private:
+  /// Where this rank's tokens go in one step: [layers][tokens × top_k] each.
+  struct StepRoute {
+    Matrix<std::int32_t> experts;
+    Matrix<std::int32_t> slots;
+  };
+
+  [[nodiscard]] bool active() const noexcept { return devices_.size() > 0; }
+  [[nodiscard]] expert_ffn::Shape expert_shape() const noexcept;
+  void check_memory(int layers, int slots_per_device) const;
+  void load(const placement::Placement& placement);
+  void check_steps(const PhaseSteps& steps) const;
+  void route(const PhaseSteps& steps, std::int64_t step);
+  void run_step(const PhaseSteps& steps, std::int64_t step, timeline::Stamps* stamps,
+                std::size_t row);
+  double verify(const PhaseSteps& steps);
+  void measure(const PhaseSteps& steps, PhaseResult& result);
+  std::vector<double> time_experts(fleet::CpuDevice& device, const std::vector<double>& grid);
+
+  const mpi::Communicator& comm_;
+  study::ModelShape model_;
+  std::uint64_t seed_;
+  int tokens_per_device_;
+  std::vector<DeviceIdentity> fleet_;
+  mpi::Communicator devices_;  ///< the ranks that work; empty on the others
+
+  std::optional<placement::Placement> placement_;  ///< where the experts are
+  std::unique_ptr<fleet::CpuDevice> device_;
+  std::unique_ptr<CpuLayer> layer_;
+  StepRoute route_;
+  std::vector<double> step_seconds_;
+};
+
+}  // namespace moevar::run
