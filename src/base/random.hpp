@@ -103,9 +103,11 @@ class RandomKey {
 
   [[nodiscard]] constexpr std::uint64_t bits() const noexcept { return state_; }
 
-  /// In the open interval (0, 1), on the grid (k + 0.5) 2^-53.
+  /// In the open interval (0, 1), on the grid (k + 0.5) 2^-53; the last point, which a double would
+  /// round to 1, is the largest double below it.
   [[nodiscard]] constexpr double uniform() const noexcept {
-    return (static_cast<double>(state_ >> 11U) + 0.5) * 0x1p-53;
+    const double u = (static_cast<double>(state_ >> 11U) + 0.5) * 0x1p-53;
+    return u < 1.0 ? u : 0x1.fffffffffffffp-1;
   }
 
   /// Uniform on {0, ..., n-1}; n > 0.
