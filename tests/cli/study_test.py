@@ -146,8 +146,8 @@ class Plan(Case):
         self.run_study(SMALL, out)
         with h5py.File(out / "study.h5") as file:
             ran = [(p.attrs["policy"], float(p.attrs["power_cap_w"])) for p in file["phases"].values()]
-        planned = [(line.split()[5], float(line.split()[3])) for line in plan.stdout.splitlines()
-                   if line.split() and line.split()[0].isdigit() and len(line.split()) > 5]
+        table = plan.stdout.split("phase  repeat")[1].splitlines()[1:7]
+        planned = [(line.split()[5], float(line.split()[3])) for line in table]
         self.assertEqual(planned, ran)
 
     def test_under_mpirun_one_rank_speaks(self):
