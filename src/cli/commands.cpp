@@ -48,10 +48,10 @@ std::string read_text_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   std::ostringstream text;
   text << file.rdbuf();
-  const bool empty_is_fine = file.good() || (file.is_open() && text.str().empty() && !file.bad());
-  if (!file.is_open() || !empty_is_fine) {
-    throw InputError(
-        fmt::format("{}: cannot be read; it must be a file that exists", printable(path, 200)));
+  // an empty file reads nothing too, and is no TOML study either; a folder opens but does not read
+  if (!file.is_open() || text.str().empty()) {
+    throw InputError(fmt::format("{}: cannot be read, or is empty; it must be a file that exists",
+                                 printable(path, 200)));
   }
   return std::move(text).str();
 }

@@ -306,9 +306,9 @@ void check_shapes(const mpi::Communicator& comm, const PhaseRecord& phase, bool 
 /// No phase file is larger: its data uncompressed, and room for its structure.
 std::uintmax_t most_bytes(const PhaseRecord& phase, bool with_timelines) {
   constexpr std::uintmax_t kStructure = std::uintmax_t{1} << 20U;
-  constexpr std::uintmax_t kTimelineBytes = 4 + 5 * 8;
-  constexpr std::uintmax_t kTotalsBytes = 7 * 8;
-  constexpr std::uintmax_t kSlotBytes = 4 + 8;
+  constexpr std::uintmax_t kTimelineBytes = sizeof(std::uint32_t) + 5 * sizeof(Nanoseconds);
+  constexpr std::uintmax_t kTotalsBytes = 7 * sizeof(Nanoseconds);
+  constexpr std::uintmax_t kSlotBytes = sizeof(std::int32_t) + sizeof(double);
   constexpr std::uintmax_t kDeviceBytes = 1024;
   const auto shape = timeline_shape(phase);
   const auto calls = shape[1] * shape[2];

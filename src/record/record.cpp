@@ -27,14 +27,14 @@ constexpr auto kPhasesFolder = "phases";
 
 std::string phase_name(int index) { return fmt::format("{:04}", index); }
 
-/// `work` with what it throws told again in one line: `what` went wrong, the reason, and what is
-/// left of the study. The exit status stays.
+/// `work` with the error that all ranks share told again in one line: `what` went wrong, the
+/// reason, and what is left of the study. The exit status stays.
 void explained(const std::string& what, const std::string& outcome,
                const std::function<void()>& work) {
   try {
     work();
-  } catch (const Error& error) {
-    throw Error(error.status(), fmt::format("{}: {}; {}", what, error.what(), outcome));
+  } catch (const mpi::SharedError& error) {
+    throw mpi::SharedError(error.status(), fmt::format("{}: {}; {}", what, error.what(), outcome));
   }
 }
 
@@ -101,8 +101,9 @@ class StudyWriter::Impl {
           "{} already holds a run; give a folder without one, or --resume to go on with it",
           directory_.string()));
     }
-    auto made = files::make_folders(directory_);
+    std::vector<fs::path> made;
     try {
+      made = files::make_folders(directory_);
       replace_master({}, {});
       fs::create_directory(directory_ / kPhasesFolder);
       files::sync(directory_);

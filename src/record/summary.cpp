@@ -14,8 +14,6 @@ namespace moevar::record {
 
 namespace {
 
-using stats::Fraction;
-
 constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 
 double sum_of(const Matrix<Nanoseconds>& values) {

@@ -44,7 +44,10 @@ class BadInput(Case):
         self.refused(["run", self.dir, "--out", self.dir / "out"], "cannot be read")
 
     def test_study_empty(self):
-        self.refused_study("", "model.hidden", "missing")
+        self.refused_study("", "study.toml", "is empty")
+
+    def test_study_without_a_model(self):
+        self.refused_study("[study]\nname = 'x'\n", "study.toml", "model.hidden", "missing")
 
     def test_malformed_toml(self):
         self.refused_study(SMALL + "[fleet\n", "study.toml:24", "not TOML")
@@ -124,8 +127,8 @@ class BadInput(Case):
                            options=["--set", "fleet.devices"])
 
     def test_override_of_unknown_key(self):
-        self.refused_study(SMALL, "fleet.device_count", "the nearest is fleet.devices",
-                           options=["--set", "fleet.device_count=3"])
+        self.refused_study(SMALL, "fleet.devicse", "the nearest is fleet.devices",
+                           options=["--set", "fleet.devicse=3"])
 
     def test_unknown_option(self):
         self.refused_study(SMALL, "--fast", options=["--fast"])

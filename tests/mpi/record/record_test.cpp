@@ -103,7 +103,7 @@ void expect_timeline(const fs::path& path, int index, const Size& size) {
   H5Fclose(file);
 }
 
-/// Status of the moevar::Error that `work` throws on this rank, and its text; 0 for none.
+/// Status of the error that `work` throws on all ranks alike, and its text; 0 for none.
 struct Outcome {
   int status = 0;
   std::string text;
@@ -113,7 +113,7 @@ Outcome outcome_of(const Work& work) {
   try {
     work();
     return {};
-  } catch (const Error& error) {
+  } catch (const mpi::SharedError& error) {
     return {static_cast<int>(error.status()), error.what()};
   }
 }
