@@ -109,6 +109,7 @@ const std::vector<timeline::DeviceState>& ModelBackend::states() const {
 placement::SpeedModels ModelBackend::profile(int slots, double max_tokens) {
   const auto grid = placement::profile_grid(slots, static_cast<int>(kTileRows), max_tokens);
   std::vector<SlotWork> works;
+  works.reserve(grid.size());
   for (const double tokens : grid) {
     const auto per_slot = static_cast<std::uint32_t>(std::lround(tokens / slots));
     works.push_back(
@@ -118,6 +119,7 @@ placement::SpeedModels ModelBackend::profile(int slots, double max_tokens) {
   for (std::size_t g = 0; g < gpus_.size(); ++g) {
     const ExpertCost cost(family_, gpus_[g], model_, states()[g].sm_clock_mhz);
     std::vector<double> time_us;
+    time_us.reserve(works.size());
     for (const SlotWork& work : works) {
       time_us.push_back(1e-3 * cost.time_ns(work));
     }

@@ -55,7 +55,7 @@ void model_steps(benchmark::State& state) {
   backend.enter({});
   const NoRouting routing;
   int phase = 0;
-  for (auto _ : state) {
+  while (state.KeepRunning()) {
     auto result =
         backend.run({phase++, 0, 0, std::int64_t{4096} * devices, routing, loads, placement});
     benchmark::DoNotOptimize(result.totals.layer_ns.flat().data());
