@@ -22,8 +22,8 @@ std::string_view base_name(std::string_view path) {
 }  // namespace
 
 LibraryError::LibraryError(std::string_view call, std::string_view library_message,
-                           std::source_location where)
+                           SourceLocation where)
     : EnvironmentError(fmt::format("{}: {} ({}:{}, on {})", call, library_message,
-                                   base_name(where.file_name()), where.line(), host_name())) {}
+                                   base_name(where.file), where.line, host_name())) {}
 
 }  // namespace moevar

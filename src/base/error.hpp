@@ -1,6 +1,5 @@
 #pragma once
 
-#include <source_location>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -46,11 +45,23 @@ class CheckError : public Error {
   explicit CheckError(const std::string& message) : Error(ExitStatus::check_failed, message) {}
 };
 
+/// Where in the source a call stands. std::source_location is not known to all the compilers that
+/// check this code.
+struct SourceLocation {
+  const char* file = "";
+  int line = 0;
+  /// As a default argument: the place of the call whose default it is.
+  static constexpr SourceLocation current(const char* file = __builtin_FILE(),
+                                          int line = __builtin_LINE()) noexcept {
+    return {file, line};
+  }
+};
+
 /// A call of a C library failed: the call, the library's own message, file and line, host.
 class LibraryError : public EnvironmentError {
  public:
   LibraryError(std::string_view call, std::string_view library_message,
-               std::source_location where = std::source_location::current());
+               SourceLocation where = SourceLocation::current());
 };
 
 }  // namespace moevar

@@ -28,6 +28,12 @@ constexpr DeviceRange block_of(int rank, int ranks, DeviceId total) noexcept {
   return {begin, begin + base + (rank < longer ? 1 : 0)};
 }
 
+/// The nearest whole nanosecond of a duration >= 0. llround() would be a call in inner loops.
+constexpr Nanoseconds to_nanoseconds(double ns) noexcept {
+  const auto whole = static_cast<Nanoseconds>(ns);
+  return ns - static_cast<double>(whole) >= 0.5 ? whole + 1 : whole;
+}
+
 constexpr double ns_to_us(Nanoseconds ns) noexcept { return static_cast<double>(ns) * 1e-3; }
 
 }  // namespace moevar

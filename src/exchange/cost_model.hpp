@@ -32,9 +32,7 @@ class AllToAllCost {
 
   /// Time of a device that sends or receives `tokens`, whichever is more. Rises with `tokens`.
   [[nodiscard]] Nanoseconds time_ns(std::int64_t tokens) const noexcept {
-    // + 0.5 rounds, for no cost is negative; llround would be a call in the steps' inner loop
-    return static_cast<Nanoseconds>(latency_ns_ + ns_per_token_ * static_cast<double>(tokens) +
-                                    0.5);
+    return to_nanoseconds(latency_ns_ + ns_per_token_ * static_cast<double>(tokens));
   }
 
  private:

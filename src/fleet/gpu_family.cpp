@@ -244,11 +244,11 @@ constexpr std::array<GpuFamily, 6> kFamilies{{
 std::span<const GpuFamily> gpu_families() noexcept { return kFamilies; }
 
 const GpuFamily& find_family(std::string_view name) {
-  const auto found = std::ranges::find(kFamilies, name, &GpuFamily::name);
+  const auto* const found = std::ranges::find(kFamilies, name, &GpuFamily::name);
   if (found == kFamilies.end()) {
     std::array<std::string_view, kFamilies.size()> names;
     std::ranges::transform(kFamilies, names.begin(), &GpuFamily::name);
-    throw InputError(fmt::format("no GPU preset is named \"{}\"; nearest: \"{}\"; there are {}",
+    throw InputError(fmt::format(R"(no GPU preset is named "{}"; nearest: "{}"; there are {})",
                                  printable(name), nearest(name, names), one_of(names)));
   }
   return *found;

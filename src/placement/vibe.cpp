@@ -15,7 +15,8 @@ std::vector<double> speed_targets(const SpeedModels& speeds, double total_tokens
   for (const auto& curve : speeds) {
     const double time = curve.time_us(total_tokens / devices);
     if (!(time > 0.0)) {
-      return std::vector<double>(speeds.size(), total_tokens / devices);
+      speed.assign(speeds.size(), total_tokens / devices);
+      return speed;
     }
     speed.push_back(1.0 / time);
   }

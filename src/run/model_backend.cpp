@@ -25,9 +25,6 @@ exchange::Links links_of(const fleet::GpuFamily& family) {
           .inter_latency_us = family.inter_latency_us};
 }
 
-/// Rounds what is not negative.
-Nanoseconds rounded(double ns) noexcept { return static_cast<Nanoseconds>(ns + 0.5); }
-
 /// Number of a layer call in the stream of a device's run noise: 24 bits of phase, 26 of step, 14
 /// of layer.
 constexpr std::uint64_t repetition(int phase, std::size_t step, std::size_t layer) noexcept {
@@ -244,7 +241,7 @@ void ModelBackend::simulate_experts(const PhaseSteps& steps, timeline::Timeline&
           const auto exchanged = std::max(sent, std::int64_t{work.tokens});
           const Nanoseconds dispatch = dispatch_.time_ns(exchanged);
           const Nanoseconds expert =
-              work.tokens == 0 ? 0 : std::max<Nanoseconds>(1, rounded(time_ns));
+              work.tokens == 0 ? 0 : std::max<Nanoseconds>(1, to_nanoseconds(time_ns));
           tokens_row[layer] = work.tokens;
           dispatch_row[layer] = dispatch;
           expert_row[layer] = expert;

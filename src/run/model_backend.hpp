@@ -62,7 +62,7 @@ class ModelBackend final : public Backend {
   /// One of this rank's devices, ready for the steps.
   struct Worker {
     ExpertCost cost;
-    RandomKey noise;
+    RandomKey noise{0};
     double noise_sd = 0.0;
   };
   /// Per layer call, [steps × layers] each, over all devices.

@@ -84,6 +84,7 @@ std::string word_of(E value) {
 template <class E>
 std::vector<std::string_view> words() {
   std::vector<std::string_view> all;
+  all.reserve(Words<E>::list.size());
   for (const auto& word : Words<E>::list) {
     all.push_back(word.text);
   }
@@ -265,8 +266,10 @@ void read_preset(Study& study, const toml::node& node) {
 constexpr Range<std::int64_t> kSize{1, 1 << 24};
 constexpr Range<std::int64_t> kDevices{1, 1 << 20};
 
+// NOLINTBEGIN(bugprone-macro-parentheses): a member's path cannot stand in parentheses
 #define MEMBER(path) \
   [](auto& study) -> auto& { return study.path; }
+// NOLINTEND(bugprone-macro-parentheses)
 
 std::vector<Key> study_keys() {
   return {

@@ -11,7 +11,7 @@
 
 namespace moevar::mpi {
 
-void check(int code, const char* call, std::source_location where) {
+void check(int code, const char* call, SourceLocation where) {
   if (code == MPI_SUCCESS) {
     return;
   }

@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <source_location>
 #include <span>
 #include <string>
 #include <vector>
@@ -17,8 +16,7 @@ namespace moevar::mpi {
 
 /// Throws LibraryError with MPI's own text when `code` is no success. MOEVAR_MPI(call) is the usual
 /// form.
-void check(int code, const char* call,
-           std::source_location where = std::source_location::current());
+void check(int code, const char* call, SourceLocation where = SourceLocation::current());
 #define MOEVAR_MPI(call) ::moevar::mpi::check((call), #call)
 
 /// MPI_Init_thread ... MPI_Finalize. Errors are returned, not fatal. One per process.

@@ -161,8 +161,10 @@ Recording arrange(std::vector<Row> rows, bool repeats, std::string_view item,
   const std::vector<std::int64_t> steps = distinct(rows, 0);
   std::vector<std::int64_t> layers = distinct(rows, 1);
   const auto items = static_cast<std::size_t>(distinct(rows, 2).back()) + 1;
-  const auto copies =
-      repeats ? static_cast<std::size_t>(std::ranges::count(rows, rows[0].place, &Row::place)) : 1;
+  std::size_t copies = 1;
+  while (repeats && copies < rows.size() && rows[copies].place == rows[0].place) {
+    ++copies;
+  }
 
   const std::size_t layer_rows = items * copies;
   const double all_rows = static_cast<double>(layer_rows) * static_cast<double>(layers.size()) *

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 #include <numeric>
 #include <utility>
@@ -15,6 +16,10 @@ namespace moevar::workload {
 namespace {
 
 constexpr double kExactBelowVariance = 10.0;
+
+/// Mean variance of a layer's counts above which a surplus is shared out. The rounding then adds at
+/// most 1 / (4 × 10) to a count's variance, and below it the surplus is few draws.
+constexpr double kSharesAboveVariance = 10.0;
 
 /// What is this close to 1 is 1: rounding must not leave a token the chance of 1e-16 to miss.
 constexpr double kCertain = 1.0 - 1e-12;
@@ -35,26 +40,18 @@ std::int64_t quantile_by_sum(std::int64_t n, double p, double u) noexcept {
   return static_cast<std::int64_t>(x);
 }
 
-/// One pass of the correction by `surplus` (> 0: to be taken away): each expert changes by its
-/// share, rounded by one uniform start for all, which is unbiased. Returns what is left to do.
-std::int64_t correct(std::span<const double> pi, std::int64_t tokens, std::int64_t surplus,
-                     double start, std::span<std::uint32_t> counts) noexcept {
+/// Changes every count by its share, in proportion to the variances, of the surplus (> 0: to be
+/// taken away): the linear regression of the counts on their sum. One uniform start rounds all
+/// shares, without bias. Returns what is left because a count must stay in [0, tokens].
+std::int64_t share_out(std::span<const double> pi, std::int64_t tokens, std::int64_t surplus,
+                       double total, double start, std::span<std::uint32_t> counts) noexcept {
   const bool take = surplus > 0;
-  const auto limit = static_cast<double>(tokens);
-  const auto weight = [&](std::size_t e) {
-    const auto count = static_cast<double>(counts[e]);
-    return take ? count * (1.0 - pi[e]) : (limit - count) * pi[e];
-  };
-  double total = 0.0;
-  for (std::size_t e = 0; e < pi.size(); ++e) {
-    total += weight(e);
-  }
   const double scale = std::abs(static_cast<double>(surplus)) / total;
   double position = start;
-  std::int64_t done = 0;
   std::int64_t passed = 0;
+  std::int64_t done = 0;
   for (std::size_t e = 0; e < pi.size(); ++e) {
-    position += weight(e) * scale;
+    position += pi[e] * (1.0 - pi[e]) * scale;
     const auto reached = static_cast<std::int64_t>(position);
     const std::int64_t room = take ? counts[e] : tokens - counts[e];
     const std::int64_t change = std::min(reached - passed, room);
@@ -63,6 +60,37 @@ std::int64_t correct(std::span<const double> pi, std::int64_t tokens, std::int64
     counts[e] = static_cast<std::uint32_t>(take ? counts[e] - change : counts[e] + change);
   }
   return take ? surplus - done : surplus + done;
+}
+
+/// Takes or gives the surplus one by one, to experts drawn in proportion to what they have to take
+/// or the room that they have to give: exact in the Poisson limit.
+void draw_out(std::span<const double> pi, std::int64_t tokens, std::int64_t surplus, RandomKey key,
+              std::span<double> cumulative, std::span<std::uint32_t> counts) noexcept {
+  const bool take = surplus > 0;
+  const auto limit = static_cast<double>(tokens);
+  const auto weight = [&](std::size_t e) {
+    const auto count = static_cast<double>(counts[e]);
+    return take ? count * (1.0 - pi[e]) : (limit - count) * pi[e];
+  };
+  bool stale = true;
+  for (std::uint64_t draw = 0; surplus != 0; ++draw) {
+    if (stale) {
+      double sum = 0.0;
+      for (std::size_t e = 0; e < pi.size(); ++e) {
+        sum += weight(e);
+        cumulative[e] = sum;
+      }
+    }
+    const double at = key[draw].uniform() * cumulative.back();
+    const auto above = std::ranges::upper_bound(cumulative.first(pi.size() - 1), at);
+    const auto e = static_cast<std::size_t>(above - cumulative.begin());
+    // a weight has only fallen since the sums were formed: what it lost is a miss
+    stale = !(at - (e == 0 ? 0.0 : cumulative[e - 1]) < weight(e));
+    if (!stale) {
+      counts[e] = take ? counts[e] - 1 : counts[e] + 1;
+      surplus += take ? -1 : 1;
+    }
+  }
 }
 
 void check_step(std::int64_t step, std::int64_t tokens) {
@@ -152,17 +180,24 @@ std::int64_t binomial_quantile(std::int64_t n, double p, double u) noexcept {
 }
 
 void sample_counts(std::span<const double> pi, int top_k, std::int64_t tokens, RandomKey key,
-                   std::span<std::uint32_t> counts) noexcept {
+                   std::span<double> work, std::span<std::uint32_t> counts) noexcept {
   std::int64_t surplus = -tokens * top_k;
+  double variance = 0.0;  // of one token
   for (std::size_t e = 0; e < pi.size(); ++e) {
     const std::int64_t count = pi[e] <= 0.0   ? 0
                                : pi[e] >= 1.0 ? tokens
                                               : binomial_quantile(tokens, pi[e], key[e].uniform());
     counts[e] = static_cast<std::uint32_t>(count);
     surplus += count;
+    variance += pi[e] * (1.0 - pi[e]);
   }
-  for (std::uint64_t pass = pi.size(); surplus != 0; ++pass) {
-    surplus = correct(pi, tokens, surplus, key[pass].uniform(), counts);
+  const double mean_variance =
+      static_cast<double>(tokens) * variance / static_cast<double>(pi.size());
+  if (surplus != 0 && mean_variance > kSharesAboveVariance) {
+    surplus = share_out(pi, tokens, surplus, variance, key[pi.size()].uniform(), counts);
+  }
+  if (surplus != 0) {
+    draw_out(pi, tokens, surplus, key[pi.size() + 1], work, counts);
   }
 }
 
@@ -210,7 +245,7 @@ void SampledRouting::sample(std::int64_t step, std::int64_t tokens,
   Scratch scratch(experts);
   for (std::size_t layer = 0; layer < static_cast<std::size_t>(shape_.layers); ++layer) {
     sample_counts(popularity(step, layer, scratch), shape_.top_k, tokens, step_key[layer],
-                  counts.subspan(layer * experts, experts));
+                  scratch.work, counts.subspan(layer * experts, experts));
   }
 }
 
@@ -223,7 +258,7 @@ Matrix<std::int32_t> SampledRouting::token_experts(std::int64_t step, int layer,
   Scratch scratch(experts);
   std::vector<std::uint32_t> counts(experts);
   sample_counts(popularity(step, row, scratch), shape_.top_k, tokens, load_key_[step_id][row],
-                counts);
+                scratch.work, counts);
   return deal_experts(counts, shape_.top_k, tokens, token_key_[step_id][row]);
 }
 

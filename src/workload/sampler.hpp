@@ -34,11 +34,11 @@ void inclusion_probabilities(std::span<const double> weights, int top_k, std::sp
 std::int64_t binomial_quantile(std::int64_t n, double p, double u) noexcept;
 
 /// Loads of one layer: independent Binomial(tokens, pi_e), conditioned on their sum
-/// tokens × top_k (Hájek's conditional Poisson design, by token instead of by unit). The
-/// correction from the drawn to the wanted sum takes units where there are any, with the weights
-/// that are exact in the Poisson limit. pi sums to top_k; no count exceeds tokens.
+/// tokens × top_k (Hájek's conditional Poisson design, with tokens trials per expert). Means are
+/// tokens × pi_e, variances v_e (1 - v_e / Σv) with v_e = tokens pi_e (1 - pi_e). pi sums to top_k;
+/// no count exceeds tokens. `work` is [experts], for the function's own use.
 void sample_counts(std::span<const double> pi, int top_k, std::int64_t tokens, RandomKey key,
-                   std::span<std::uint32_t> counts) noexcept;
+                   std::span<double> work, std::span<std::uint32_t> counts) noexcept;
 
 /// Writes a uniformly random permutation of 0 ... order.size()-1 (Fisher-Yates).
 void random_order(RandomKey key, std::span<std::uint32_t> order) noexcept;
@@ -61,8 +61,9 @@ class SampledRouting : public Routing {
  protected:
   /// Working memory of one call, so that calls may run on many threads at once.
   struct Scratch {
-    explicit Scratch(std::size_t experts) : pi(experts), order(experts) {}
+    explicit Scratch(std::size_t experts) : pi(experts), work(experts), order(experts) {}
     std::vector<double> pi;
+    std::vector<double> work;
     std::vector<std::uint32_t> order;
   };
 

@@ -32,7 +32,7 @@ void sample_steps(benchmark::State& state, const Routing& routing) {
   const RoutingShape shape = routing.shape();
   std::vector<std::uint32_t> counts(static_cast<std::size_t>(shape.layers) *
                                     static_cast<std::size_t>(shape.experts));
-  for (auto _ : state) {
+  while (state.KeepRunning()) {
     for (std::int64_t step = 0; step < kSteps; ++step) {
       routing.sample(step, tokens, counts);
       benchmark::DoNotOptimize(counts.data());
@@ -64,7 +64,7 @@ void counts(benchmark::State& state) { sample_steps(state, *zipf_counts()); }
 void token_table(benchmark::State& state) {
   const auto routing = make_synthetic(kShape, {}, 1);
   std::int64_t step = 0;
-  for (auto _ : state) {
+  while (state.KeepRunning()) {
     benchmark::DoNotOptimize(routing->token_experts(step++, 0, state.range(0)));
   }
 }

@@ -59,7 +59,7 @@ workload::Loads uneven_loads(int devices, int experts) {
 
 /// A fleet, its placement and loads: all that a phase needs.
 struct Case {
-  Case(const mpi::Communicator& comm, int devices, int experts, study::Fleet fleet = {},
+  Case(const mpi::Communicator& comm, int devices, int experts, const study::Fleet& fleet = {},
        std::uint64_t seed = 1)
       : backend(comm, fleet, shape(experts), seed, devices, kTokensPerDevice),
         placement(contiguous(devices, experts)),
@@ -234,7 +234,7 @@ double straggler_tax(const timeline::LayerTotals& totals) {
 
 TEST(ModelBackend, SpreadAndSlowDevicesRaiseTheTax) {
   const auto world = mpi::Communicator::world();
-  const auto tax = [&](study::Fleet fleet, int devices, std::uint64_t seed) {
+  const auto tax = [&](const study::Fleet& fleet, int devices, std::uint64_t seed) {
     Case one(world, devices, devices, fleet, seed);
     std::ranges::fill(one.loads.flat(), 6000U);
     one.backend.enter({});

@@ -56,12 +56,13 @@ TEST(GpuFamily, EveryParameterIsSet) {
 
 TEST(GpuFamily, UnknownPresetNamesThoseThatExist) {
   try {
-    find_family("h100");
+    find_family("h100-sxm");
     FAIL() << "no error";
   } catch (const InputError& error) {
-    EXPECT_STREQ(error.what(),
-                 "no GPU preset is named \"h100\"; nearest: \"h100-sxm5\"; there are v100-sxm2, "
-                 "a100-pcie, a100-sxm4, h100-sxm5, h200-sxm or mi300x");
+    EXPECT_STREQ(
+        error.what(),
+        "no GPU preset is named \"h100-sxm\"; nearest: \"h100-sxm5\"; there are v100-sxm2, "
+        "a100-pcie, a100-sxm4, h100-sxm5, h200-sxm or mi300x");
   }
 }
 
@@ -241,6 +242,16 @@ TEST(GpuPhysics, ReasonsAndStates) {
   EXPECT_EQ(throttle_reasons(Limit::thermal), 0x20U);
   EXPECT_EQ(throttle_reasons(Limit::max_clock), 0U);
   EXPECT_EQ(sampled_clock_mhz(family, 1492.38), 1485.0);
+}
+
+TEST(GpuPhysics, Vt12StreamingMemoryDoesNotSeeTheCap) {
+  const auto& family = find_family("h100-sxm5");
+  const auto time_at = [&](double cap_w) {
+    const auto point = solve_steady(family, nominal(family), memory_activity(family), cap_w);
+    return kernel_time_ns(family, nominal(family), 1e10, 1e10, point.clock_mhz);
+  };
+  EXPECT_EQ(time_at(200), time_at(700));
+  EXPECT_DOUBLE_EQ(time_at(200), 1e10 / (0.92 * 3350));
 }
 
 TEST(GpuPhysics, KernelTimeIsTheSlowerOfArithmeticAndMemory) {

@@ -1,5 +1,7 @@
 #include "run/slot_tokens.hpp"
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <numeric>
 #include <vector>
@@ -72,7 +74,7 @@ TEST(SlotTokens, WholeFleetAndItsParts) {
     for (DeviceId device = 0; device < 2; ++device) {
       Tokens part(3);
       SlotTokens(placement, {device, device + 1}).count(layer, loads, part);
-      EXPECT_TRUE(std::equal(part.begin(), part.end(), all.begin() + 3 * device))
+      EXPECT_TRUE(std::equal(part.begin(), part.end(), all.begin() + std::ptrdiff_t{3} * device))
           << "layer " << layer << ", device " << device;
     }
   }
