@@ -120,13 +120,15 @@ void CpuBackend::check_memory(int layers, int slots_per_device) const {
 std::vector<timeline::DeviceState> CpuBackend::enter(const study::Condition& condition) {
   check_condition(condition);
   constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
-  timeline::DeviceState state;
-  state.requested_cap_w = kUnknown;
-  state.enforced_cap_w = kUnknown;
-  state.sm_clock_mhz = kUnknown;
-  state.power_w = kUnknown;
-  state.temperature_c = kUnknown;
-  return std::vector(fleet_.size(), state);
+  std::vector<timeline::DeviceState> states(fleet_.size());
+  for (auto& state : states) {
+    state.requested_cap_w = kUnknown;
+    state.enforced_cap_w = kUnknown;
+    state.sm_clock_mhz = kUnknown;
+    state.power_w = kUnknown;
+    state.temperature_c = kUnknown;
+  }
+  return states;
 }
 
 std::vector<double> CpuBackend::time_experts(fleet::CpuDevice& device,

@@ -93,7 +93,8 @@ class Mover {
     const bool right = arrived == in.sent_checksum && arrived == expected;
     if (!right && failure_.empty()) {
       failure_ = fmt::format(
-          "migration: layer {}, expert {}, device {} to {}: the checksum of its weights was {:016x} "
+          "migration: layer {}, expert {}, device {} to {}: the checksum of its weights was "
+          "{:016x} "
           "when sent and {:016x} on arrival; the seed gives {:016x}",
           move.layer, move.expert, move.from_device, move.to_device, in.sent_checksum, arrived,
           expected);
