@@ -1,6 +1,7 @@
 # Every library that moevar does not write itself. CUDA is found or left out by itself.
 find_package(MPI 3.1 REQUIRED COMPONENTS C)
 find_package(Threads REQUIRED)
+find_package(OpenSSL REQUIRED COMPONENTS Crypto)
 find_package(fmt REQUIRED)
 find_package(tomlplusplus REQUIRED)
 find_package(CLI11 REQUIRED)

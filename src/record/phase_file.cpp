@@ -1,0 +1,348 @@
+#include "record/phase_file.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <span>
+#include <string>
+
+#include <fmt/format.h>
+
+#include "base/error.hpp"
+#include "base/tensor.hpp"
+#include "system/files.hpp"
+
+namespace moevar::record {
+
+namespace {
+
+using hdf5::Layout;
+using hdf5::Shape;
+
+/// Data below this stay in one piece: a chunk index would cost more than compression wins.
+constexpr std::size_t kSmallBytes = 4096;
+/// Large enough for gzip and for striped file systems, small enough to read one device alone.
+constexpr std::size_t kChunkBytes = std::size_t{512} << 10U;
+constexpr unsigned kDeflate = 1;
+
+/// Chunks fill the last axes first, so that a chunk holds whole device rows where they fit, and cut
+/// an axis into even pieces.
+Layout layout_of(const Shape& shape, std::size_t element_bytes) {
+  std::size_t bytes = element_bytes;
+  for (const auto extent : shape) {
+    bytes *= extent;
+  }
+  if (bytes < kSmallBytes) {
+    return {};
+  }
+  Layout layout{Shape(shape.size()), kDeflate};
+  std::size_t filled = element_bytes;
+  for (std::size_t axis = shape.size(); axis-- > 0;) {
+    const hsize_t fits = std::max<hsize_t>(kChunkBytes / filled, 1);
+    const hsize_t pieces = (shape[axis] + fits - 1) / fits;
+    layout.chunk[axis] = (shape[axis] + pieces - 1) / pieces;
+    filled *= layout.chunk[axis];
+  }
+  return layout;
+}
+
+template <class T>
+void put(const hdf5::Location& where, const std::string& name, const Shape& shape,
+         std::span<const T> values, const char* unit) {
+  auto dataset = where.create_dataset<T>(name, shape, layout_of(shape, sizeof(T)));
+  dataset.write(values);
+  dataset.set_attribute("unit", unit);
+  dataset.close();
+}
+
+template <class T>
+void put(const hdf5::Location& where, const std::string& name, const std::vector<T>& values,
+         const char* unit) {
+  put(where, name, {values.size()}, std::span<const T>(values), unit);
+}
+
+template <class T>
+void put(const hdf5::Location& where, const std::string& name, const Matrix<T>& values,
+         const char* unit) {
+  put(where, name, {values.extent(0), values.extent(1)}, values.flat(), unit);
+}
+
+/// One value per element of `items`, by `member`, as a dataset.
+template <class T, class Items, class Member>
+void put_column(const hdf5::Location& where, const std::string& name, const Items& items,
+                Member member, const char* unit) {
+  std::vector<T> column;
+  column.reserve(items.size());
+  for (const auto& item : items) {
+    column.push_back(static_cast<T>(item.*member));
+  }
+  put(where, name, column, unit);
+}
+
+void put_texts(const hdf5::Location& where, const std::string& name,
+               const std::vector<DeviceIdentity>& fleet, std::string DeviceIdentity::*member) {
+  std::vector<std::string> column;
+  column.reserve(fleet.size());
+  for (const auto& device : fleet) {
+    column.push_back(device.*member);
+  }
+  // the text length is known to create_texts alone; rows of 32 bytes are typical
+  auto dataset = where.create_texts(name, column, layout_of({column.size()}, 32));
+  dataset.set_attribute("unit", "text");
+  dataset.close();
+}
+
+void write_factors(const hdf5::Group& group, const PhaseRecord& phase) {
+  const auto& spec = phase.spec;
+  const auto integer = [&group](const char* name, std::int64_t value) {
+    group.set_attribute(name, value);
+  };
+  integer("index", spec.index);
+  integer("repeat", spec.repeat);
+  integer("devices", spec.devices);
+  group.set_attribute(
+      "power_cap_w", spec.condition.power_cap_w.value_or(std::numeric_limits<double>::quiet_NaN()));
+  group.set_attribute("heat", phase.heat);
+  group.set_attribute("workload", phase.workload);
+  group.set_attribute("policy", spec.policy);
+  integer("first_step", phase.first_step);
+  integer("tokens_per_step", phase.tokens_per_step);
+  group.set_attribute("timer", phase.timer);
+  group.set_attribute("sync", phase.sync);
+  group.set_attribute("summary",
+                      "none over steps and layers: every layer call is stored; layer/ holds sums "
+                      "and extremes over devices");
+  group.set_attribute("quantile", "nearest_rank");
+  integer("clock_residual_ns", phase.clock_residual_ns);
+  group.set_attribute("reference_error", phase.reference_error);
+  integer("moved_experts", phase.moved_experts);
+  integer("moved_bytes", phase.moved_bytes);
+}
+
+void write_totals(const hdf5::Group& phase, const timeline::LayerTotals& totals) {
+  const auto group = phase.create_group("layer");
+  put(group, "layer_ns", totals.layer_ns, "ns");
+  put(group, "busy_sum_ns", totals.busy_sum_ns, "ns");
+  put(group, "wait_sum_ns", totals.wait_sum_ns, "ns");
+  put(group, "expert_max_ns", totals.expert_max_ns, "ns");
+  put(group, "expert_min_ns", totals.expert_min_ns, "ns");
+  put(group, "tokens_max", totals.tokens_max, "tokens");
+  put(group, "tokens_sum", totals.tokens_sum, "tokens");
+}
+
+void write_placement(const hdf5::Group& phase, const placement::Placement& placement) {
+  const auto group = phase.create_group("placement");
+  group.set_attribute("slots_per_device", std::int64_t{placement.slots_per_device});
+  put(group, "physical_to_logical_map", placement.expert_of_slot, "expert");
+  put(group, "slot_share", placement.share_of_slot, "1");
+  put(group, "predicted_us", placement.predicted_us, "us");
+  put(group, "lower_bound_us", placement.lower_bound_us, "us");
+}
+
+/// A curve's measured points: without the (0, 0) that every curve begins with.
+std::span<const double> points_of(std::span<const double> curve) {
+  return curve.empty() ? curve : curve.subspan(1);
+}
+
+void write_speeds(const hdf5::Group& phase, const placement::SpeedModels& speeds) {
+  std::size_t points = 0;
+  for (const auto& curve : speeds) {
+    points = std::max(points, points_of(curve.grid()).size());
+  }
+  const double missing = std::numeric_limits<double>::quiet_NaN();
+  Matrix<double> tokens({speeds.size(), points}, missing);
+  Matrix<double> time_us({speeds.size(), points}, missing);
+  for (std::size_t device = 0; device < speeds.size(); ++device) {
+    std::ranges::copy(points_of(speeds[device].grid()), tokens.row(device).begin());
+    std::ranges::copy(points_of(speeds[device].times()), time_us.row(device).begin());
+  }
+  const auto group = phase.create_group("speed_model");
+  put(group, "tokens", tokens, "tokens");
+  put(group, "time_us", time_us, "us");
+}
+
+void write_telemetry(const hdf5::Group& phase, const std::vector<timeline::DeviceState>& states) {
+  using State = timeline::DeviceState;
+  const auto group = phase.create_group("telemetry");
+  put_column<double>(group, "requested_cap_w", states, &State::requested_cap_w, "W");
+  put_column<double>(group, "enforced_cap_w", states, &State::enforced_cap_w, "W");
+  put_column<double>(group, "sm_clock_mhz", states, &State::sm_clock_mhz, "MHz");
+  put_column<double>(group, "power_w", states, &State::power_w, "W");
+  put_column<double>(group, "temperature_c", states, &State::temperature_c, "degC");
+  put_column<std::uint64_t>(group, "throttle_reasons", states, &State::throttle_reasons, "bitmask");
+  put_column<std::uint8_t>(group, "steady", states, &State::steady, "bool");
+}
+
+void write_timing(const hdf5::File& file, const PhaseRecord& phase) {
+  const auto group = file.create_group("timing");
+  group.set_attribute("solve_ms", phase.placement.solve_ms);
+  group.set_attribute("migrate_ms", phase.migrate_ms);
+  put_column<std::int32_t>(group, "rank", phase.fleet, &DeviceIdentity::rank, "rank");
+}
+
+/// All but the [devices, steps, layers] arrays.
+void write_rest(const hdf5::File& file, const hdf5::Group& group, const PhaseRecord& phase) {
+  write_factors(group, phase);
+  write_totals(group, phase.totals);
+  write_placement(group, phase.placement);
+  write_speeds(group, phase.speeds);
+  write_telemetry(group, phase.states);
+  write_timing(file, phase);
+}
+
+/// Calls `work` for each [devices, steps, layers] array of a timeline.
+template <class Work>
+void for_each_field(const timeline::Timeline& timeline, const Work& work) {
+  work("tokens", "tokens", timeline.tokens);
+  work("dispatch_ns", "ns", timeline.dispatch_ns);
+  work("expert_ns", "ns", timeline.expert_ns);
+  work("arrival_ns", "ns", timeline.arrival_ns);
+  work("wait_ns", "ns", timeline.wait_ns);
+  work("combine_ns", "ns", timeline.combine_ns);
+}
+
+Shape timeline_shape(const PhaseRecord& phase) {
+  return {phase.fleet.size(), phase.totals.layer_ns.extent(0), phase.totals.layer_ns.extent(1)};
+}
+
+/// Rank 0 gathers one array at a time and writes it.
+void write_gathered(const mpi::Communicator& comm, const std::filesystem::path& path,
+                    const PhaseRecord& phase, bool with_timelines) {
+  std::optional<hdf5::File> file;
+  std::optional<hdf5::Group> group;
+  mpi::on_root(comm, [&] {
+    file.emplace(hdf5::File::create(path));
+    group.emplace(file->create_group("phase"));
+    write_rest(*file, *group, phase);
+  });
+  if (with_timelines) {
+    const auto shape = timeline_shape(phase);
+    for_each_field(phase.mine,
+                   [&]<class T>(const char* name, const char* unit, const Tensor<T, 3>& mine) {
+                     std::vector<T> all(comm.is_root() ? shape[0] * shape[1] * shape[2] : 0);
+                     comm.gather(mine.flat(), std::span<T>(all));
+                     mpi::on_root(comm, [&] { put<T>(*group, name, shape, all, unit); });
+                   });
+  }
+  mpi::on_root(comm, [&] {
+    group->close();
+    file->close();
+  });
+}
+
+/// All ranks write their devices' rows through MPI-IO; then rank 0 alone adds the rest. Each
+/// collective step is agreed on before the next: a rank that fails must not leave others waiting.
+void write_shared(const mpi::Communicator& comm, const std::filesystem::path& path,
+                  const PhaseRecord& phase) {
+  std::optional<hdf5::File> file;
+  std::optional<hdf5::Group> group;
+  mpi::on_all(comm, [&] {
+    file.emplace(hdf5::File::create_shared(path, comm.raw()));
+    group.emplace(file->create_group("phase"));
+  });
+  const auto shape = timeline_shape(phase);
+  const Shape offset{static_cast<hsize_t>(phase.range.begin), 0, 0};
+  const Shape count{static_cast<hsize_t>(phase.range.size()), shape[1], shape[2]};
+  for_each_field(
+      phase.mine, [&]<class T>(const char* name, const char* unit, const Tensor<T, 3>& mine) {
+        std::optional<hdf5::Dataset> dataset;
+        mpi::on_all(comm, [&] {
+          dataset.emplace(group->create_dataset<T>(name, shape, layout_of(shape, sizeof(T))));
+          dataset->set_attribute("unit", unit);
+        });
+        mpi::on_all(
+            comm, [&] { dataset->write(mine.flat(), offset, count, hdf5::Transfer::collective); });
+        mpi::on_all(comm, [&] { dataset->close(); });
+      });
+  mpi::on_all(comm, [&] {
+    group->close();
+    file->close();
+  });
+  mpi::on_root(comm, [&] {
+    auto rest = hdf5::File::open_to_write(path);
+    auto existing = rest.group("phase");
+    write_rest(rest, existing, phase);
+    existing.close();
+    rest.close();
+  });
+}
+
+/// The ranks' devices cover the fleet in rank order, and every part has the shape it must have.
+void check_shapes(const mpi::Communicator& comm, const PhaseRecord& phase, bool with_timelines) {
+  const auto sizes = comm.all_gather(std::int64_t{phase.range.size()});
+  mpi::on_all(comm, [&] {
+    const auto devices = phase.fleet.size();
+    if (phase.spec.devices != static_cast<int>(devices) || phase.states.size() != devices ||
+        phase.speeds.size() != devices) {
+      throw CheckError(fmt::format(
+          "phase {} of {} devices came with {} identities, {} states and {} speed models",
+          phase.spec.index, phase.spec.devices, devices, phase.states.size(), phase.speeds.size()));
+    }
+    std::int64_t begin = 0;
+    for (int rank = 0; rank < comm.rank(); ++rank) {
+      begin += sizes[static_cast<std::size_t>(rank)];
+    }
+    std::int64_t total = 0;
+    for (const auto size : sizes) {
+      total += size;
+    }
+    if (total != static_cast<std::int64_t>(devices) ||
+        (phase.range.size() > 0 && phase.range.begin != begin)) {
+      throw CheckError(fmt::format("phase {}: the devices of {} ranks do not make up the fleet",
+                                   phase.spec.index, comm.size()));
+    }
+    const auto shape = timeline_shape(phase);
+    if (with_timelines && phase.range.size() > 0 &&
+        phase.mine.tokens.shape() !=
+            std::array<std::size_t, 3>{static_cast<std::size_t>(phase.range.size()), shape[1],
+                                       shape[2]}) {
+      throw CheckError(fmt::format("phase {}: a rank's timelines are not [{}, {}, {}]",
+                                   phase.spec.index, phase.range.size(), shape[1], shape[2]));
+    }
+  });
+}
+
+/// No phase file is larger: its data uncompressed, and room for its structure.
+std::uintmax_t most_bytes(const PhaseRecord& phase, bool with_timelines) {
+  constexpr std::uintmax_t kStructure = std::uintmax_t{1} << 20U;
+  constexpr std::uintmax_t kTimelineBytes = 4 + 5 * 8;
+  constexpr std::uintmax_t kTotalsBytes = 7 * 8;
+  constexpr std::uintmax_t kSlotBytes = 4 + 8;
+  constexpr std::uintmax_t kDeviceBytes = 1024;
+  const auto shape = timeline_shape(phase);
+  const auto calls = shape[1] * shape[2];
+  return kStructure + (with_timelines ? shape[0] * calls * kTimelineBytes : 0) +
+         calls * kTotalsBytes + phase.placement.expert_of_slot.size() * kSlotBytes +
+         shape[0] * kDeviceBytes;
+}
+
+}  // namespace
+
+void write_phase_file(const mpi::Communicator& comm, const std::filesystem::path& path,
+                      const PhaseRecord& phase, bool with_timelines) {
+  check_shapes(comm, phase, with_timelines);
+  if (hdf5::parallel()) {
+    // a disk that fills up amid a collective write leaves ranks waiting in MPI-IO for good
+    mpi::on_root(comm, [&] { files::require_room(path, most_bytes(phase, with_timelines)); });
+  }
+  if (with_timelines && hdf5::parallel()) {
+    write_shared(comm, path, phase);
+  } else {
+    write_gathered(comm, path, phase, with_timelines);
+  }
+}
+
+void write_fleet(const hdf5::Location& root, const std::vector<DeviceIdentity>& fleet) {
+  auto group = root.create_group("fleet");
+  put_column<std::int32_t>(group, "device", fleet, &DeviceIdentity::device, "1");
+  put_texts(group, "kind", fleet, &DeviceIdentity::kind);
+  put_texts(group, "uuid", fleet, &DeviceIdentity::uuid);
+  put_texts(group, "name", fleet, &DeviceIdentity::name);
+  put_texts(group, "host", fleet, &DeviceIdentity::host);
+  put_column<std::int32_t>(group, "node", fleet, &DeviceIdentity::node, "1");
+  put_column<std::int32_t>(group, "slot", fleet, &DeviceIdentity::slot, "1");
+  group.close();
+}
+
+}  // namespace moevar::record

@@ -1,0 +1,224 @@
+#include "record/record.hpp"
+
+#include <algorithm>
+#include <functional>
+#include <system_error>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "base/error.hpp"
+#include "record/phase_file.hpp"
+#include "system/files.hpp"
+#include "system/hdf5.hpp"
+#include "system/sha256.hpp"
+
+namespace moevar::record {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::int64_t kSchemaVersion = 1;
+/// Bytes of study.h5 outside its phases: attributes, links and the fleet.
+constexpr std::uintmax_t kRoomForMaster = std::uintmax_t{1} << 20U;
+constexpr auto kStudyFile = "study.h5";
+constexpr auto kPhasesFolder = "phases";
+
+std::string phase_name(int index) { return fmt::format("{:04}", index); }
+
+/// `work` with what it throws told again in one line: `what` went wrong, the reason, and what is
+/// left of the study. The exit status stays.
+void explained(const std::string& what, const std::string& outcome,
+               const std::function<void()>& work) {
+  try {
+    work();
+  } catch (const Error& error) {
+    throw Error(error.status(), fmt::format("{}: {}; {}", what, error.what(), outcome));
+  }
+}
+
+}  // namespace
+
+bool holds_run(const fs::path& directory) {
+  std::error_code ignored;
+  const auto has = [&](const char* name) { return fs::exists(directory / name, ignored); };
+  return has(kStudyFile) || has(kPhasesFolder) || has("summary.json");
+}
+
+/// While a study runs, study.h5 is a small master with links to one file per phase: a phase is
+/// finished by one rename, and the master is only ever replaced whole.
+class StudyWriter::Impl {
+ public:
+  Impl(const mpi::Communicator& comm, fs::path directory, StudyHeader header)
+      : comm_(&comm), directory_(std::move(directory)), header_(std::move(header)) {
+    mpi::on_root(comm, [this] { create(); });
+  }
+
+  void write(const PhaseRecord& phase, bool with_timelines) {
+    const auto target = phase_path(phase.spec.index);
+    auto temporary = target;
+    temporary += ".tmp";
+    explained(fmt::format("phase {} is not recorded", phase.spec.index),
+              fmt::format("{} finished phases are kept in {}", phases_.size(), directory_.string()),
+              [&] {
+                mpi::on_root(*comm_, [&] {
+                  if (finished_ || std::ranges::count(phases_, phase.spec.index) > 0) {
+                    throw CheckError("the study holds it already, or is finished");
+                  }
+                });
+                try {
+                  write_phase_file(*comm_, temporary, phase, with_timelines);
+                  mpi::on_root(*comm_, [&] { add(phase, temporary, target); });
+                } catch (...) {
+                  if (comm_->is_root()) {
+                    files::discard(temporary);
+                  }
+                  throw;
+                }
+              });
+    phases_.push_back(phase.spec.index);
+  }
+
+  void finish() {
+    if (std::exchange(finished_, true)) {
+      return;
+    }
+    explained("study.h5 is not joined into one file",
+              fmt::format("its {} phases are kept in {}", phases_.size(), directory_.string()),
+              [&] { mpi::on_root(*comm_, [this] { join(); }); });
+  }
+
+ private:
+  [[nodiscard]] fs::path study_path() const { return directory_ / kStudyFile; }
+  [[nodiscard]] fs::path phase_path(int index) const {
+    return directory_ / kPhasesFolder / (phase_name(index) + ".h5");
+  }
+
+  void create() {
+    if (holds_run(directory_)) {
+      throw InputError(fmt::format(
+          "{} already holds a run; give a folder without one, or --resume to go on with it",
+          directory_.string()));
+    }
+    auto made = files::make_folders(directory_);
+    try {
+      replace_master({}, {});
+      fs::create_directory(directory_ / kPhasesFolder);
+      files::sync(directory_);
+      files::sync(fs::absolute(directory_).lexically_normal().parent_path());
+    } catch (const std::exception& error) {
+      std::error_code ignored;
+      fs::remove(directory_ / kPhasesFolder, ignored);
+      fs::remove(study_path(), ignored);
+      for (; !made.empty(); made.pop_back()) {
+        fs::remove(made.back(), ignored);
+      }
+      throw EnvironmentError(
+          fmt::format("cannot record into {}: {}; give a folder that can be written",
+                      directory_.string(), error.what()));
+    }
+  }
+
+  /// Names the finished phase file, then tells the master of it; undone where that fails.
+  void add(const PhaseRecord& phase, const fs::path& temporary, const fs::path& target) {
+    files::publish(temporary, target);
+    try {
+      auto phases = phases_;
+      phases.push_back(phase.spec.index);
+      const auto& fleet = phase.fleet.size() > fleet_.size() ? phase.fleet : fleet_;
+      replace_master(phases, fleet);
+      fleet_ = fleet;
+    } catch (...) {
+      files::discard(target);
+      throw;
+    }
+  }
+
+  void write_header(const hdf5::File& file) const {
+    file.set_attribute("schema_version", kSchemaVersion);
+    file.set_attribute("study", header_.study_name);
+    file.set_attribute("device", header_.device_kind);
+    file.set_attribute("planned_phases", std::int64_t{header_.planned_phases});
+    file.set_attribute("study_toml", header_.study_toml);
+    file.set_attribute("study_sha256", sha256(header_.study_toml));
+    file.set_attribute("moevar_version", header_.moevar_version);
+  }
+
+  /// Builds study.h5 under a temporary name; `fill` adds phases. `complete` is written last of all.
+  /// Looks for room for `bytes` first: HDF5 1.10 crashes where H5Ocopy finds the disk full, and its
+  /// MPI build where a file that it could not write is open at the end.
+  void replace_study(const std::vector<DeviceIdentity>& fleet, bool complete, std::uintmax_t bytes,
+                     const std::function<void(const hdf5::Group&, const hdf5::Group&)>& fill) {
+    auto temporary = study_path();
+    temporary += ".tmp";
+    try {
+      files::require_room(temporary, bytes);
+      auto file = hdf5::File::create(temporary);
+      write_header(file);
+      write_fleet(file, fleet);
+      auto phases = file.create_group("phases");
+      auto timing = file.create_group("timing");
+      fill(phases, timing);
+      phases.close();
+      timing.close();
+      file.set_attribute("complete", std::int64_t{complete ? 1 : 0});
+      file.close();
+      files::publish(temporary, study_path());
+    } catch (...) {
+      files::discard(temporary);
+      throw;
+    }
+  }
+
+  void replace_master(const std::vector<int>& indices, const std::vector<DeviceIdentity>& fleet) {
+    replace_study(fleet, false, kRoomForMaster,
+                  [&](const hdf5::Group& phases, const hdf5::Group& timing) {
+                    for (const int index : indices) {
+                      const auto name = phase_name(index);
+                      const auto file = fmt::format("{}/{}.h5", kPhasesFolder, name);
+                      phases.link_external(name, file, "/phase");
+                      timing.link_external(name, file, "/timing");
+                    }
+                  });
+  }
+
+  void join() {
+    std::uintmax_t bytes = kRoomForMaster;
+    for (const int index : phases_) {
+      bytes += fs::file_size(phase_path(index));
+    }
+    replace_study(fleet_, true, bytes,
+                  [this](const hdf5::Group& phases, const hdf5::Group& timing) {
+                    for (const int index : phases_) {
+                      const auto file = hdf5::File::open(phase_path(index));
+                      phases.copy_from(file, "phase", phase_name(index));
+                      timing.copy_from(file, "timing", phase_name(index));
+                    }
+                  });
+    // the study is whole from here on: what is left of its parts is litter, not a failure
+    std::error_code ignored;
+    fs::remove_all(directory_ / kPhasesFolder, ignored);
+  }
+
+  const mpi::Communicator* comm_;
+  fs::path directory_;
+  StudyHeader header_;
+  bool finished_ = false;
+  std::vector<int> phases_;            ///< indices of those written, in order
+  std::vector<DeviceIdentity> fleet_;  ///< largest so far; rank 0
+};
+
+StudyWriter::StudyWriter(const mpi::Communicator& comm, std::filesystem::path directory,
+                         const StudyHeader& header)
+    : impl_(std::make_unique<Impl>(comm, std::move(directory), header)) {}
+
+StudyWriter::~StudyWriter() = default;
+
+void StudyWriter::write(const PhaseRecord& phase, bool with_timelines) {
+  impl_->write(phase, with_timelines);
+}
+
+void StudyWriter::finish() { impl_->finish(); }
+
+}  // namespace moevar::record

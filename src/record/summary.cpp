@@ -1,0 +1,144 @@
+#include "record/summary.hpp"
+
+#include <array>
+#include <limits>
+#include <numeric>
+
+#include <nlohmann/json.hpp>
+
+#include "base/units.hpp"
+#include "stats/quantiles.hpp"
+#include "system/files.hpp"
+
+namespace moevar::record {
+
+namespace {
+
+using stats::Fraction;
+
+constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+
+double sum_of(const Matrix<Nanoseconds>& values) {
+  const auto flat = values.flat();
+  return static_cast<double>(std::reduce(flat.begin(), flat.end(), std::int64_t{0}));
+}
+
+std::vector<std::int64_t> to_vector(std::span<const std::int64_t> values) {
+  return {values.begin(), values.end()};
+}
+
+/// Mean over the layer calls that had tokens.
+double load_imbalance(const timeline::LayerTotals& totals) {
+  const auto busiest = totals.tokens_max.flat();
+  const auto all = totals.tokens_sum.flat();
+  std::vector<double> ratios;
+  ratios.reserve(all.size());
+  for (std::size_t call = 0; call < all.size(); ++call) {
+    if (all[call] > 0) {
+      ratios.push_back(static_cast<double>(busiest[call]) * totals.devices /
+                       static_cast<double>(all[call]));
+    }
+  }
+  return stats::mean(ratios).value_or(kNone);
+}
+
+std::vector<Nanoseconds> gaps_of(const timeline::LayerTotals& totals) {
+  auto gaps = to_vector(totals.expert_max_ns.flat());
+  const auto fastest = totals.expert_min_ns.flat();
+  for (std::size_t call = 0; call < gaps.size(); ++call) {
+    gaps[call] -= fastest[call];
+  }
+  return gaps;
+}
+
+/// A quotient of sums; none where nothing was summed.
+double ratio(double numerator, double denominator) {
+  return denominator > 0.0 ? numerator / denominator : kNone;
+}
+
+nlohmann::ordered_json to_json(const CellSummary& cell) {
+  nlohmann::ordered_json json;
+  json["devices"] = cell.devices;
+  json["power_cap_w"] = nullptr;
+  if (cell.power_cap_w) {
+    json["power_cap_w"] = *cell.power_cap_w;
+  }
+  json["heat"] = cell.heat;
+  json["workload"] = cell.workload;
+  json["policy"] = cell.policy;
+  json["repeat"] = cell.repeat;
+  json["layer_us"] = {{"mean", cell.layer_us.mean},
+                      {"median", cell.layer_us.median},
+                      {"p90", cell.layer_us.p90},
+                      {"p99", cell.layer_us.p99},
+                      {"n", cell.layer_us.n}};
+  json["straggler_tax"] = cell.straggler_tax;
+  json["load_imbalance"] = cell.load_imbalance;
+  json["idle_fraction"] = cell.idle_fraction;
+  json["gap_us"] = {{"median", cell.gap_us.median}, {"p90", cell.gap_us.p90}};
+  json["solve_ms"] = cell.solve_ms;
+  json["moved_experts"] = cell.moved_experts;
+  json["migrate_ms"] = cell.migrate_ms;
+  json["predicted_layer_us"] = cell.predicted_layer_us;
+  json["lower_bound_layer_us"] = cell.lower_bound_layer_us;
+  return json;
+}
+
+}  // namespace
+
+CellSummary summarise(const study::PhaseSpec& spec, const std::string& workload,
+                      const timeline::LayerTotals& totals, const placement::Placement& placement,
+                      std::int64_t moved_experts, double migrate_ms) {
+  CellSummary cell;
+  cell.devices = spec.devices;
+  cell.power_cap_w = spec.condition.power_cap_w;
+  cell.heat = study::to_string(spec.condition.heat);
+  cell.workload = workload;
+  cell.policy = spec.policy;
+  cell.repeat = spec.repeat;
+
+  constexpr std::array kLayer{stats::kMedian, stats::kP90, stats::kP99};
+  auto layer = stats::quantiles(to_vector(totals.layer_ns.flat()), kLayer);
+  auto gap = stats::quantiles(gaps_of(totals), std::array{stats::kMedian, stats::kP90});
+  cell.layer_us.n = totals.layer_ns.size();
+  if (cell.layer_us.n == 0) {
+    cell.layer_us = {kNone, kNone, kNone, kNone, 0};
+    cell.gap_us = {kNone, kNone};
+  } else {
+    cell.layer_us.mean = stats::mean(totals.layer_ns.flat()).value_or(kNone) * 1e-3;
+    cell.layer_us.median = ns_to_us(layer[0]);
+    cell.layer_us.p90 = ns_to_us(layer[1]);
+    cell.layer_us.p99 = ns_to_us(layer[2]);
+    cell.gap_us = {ns_to_us(gap[0]), ns_to_us(gap[1])};
+  }
+
+  const double device_time = sum_of(totals.layer_ns) * totals.devices;
+  cell.straggler_tax = ratio(device_time, sum_of(totals.busy_sum_ns)) - 1.0;
+  cell.load_imbalance = load_imbalance(totals);
+  cell.idle_fraction = ratio(sum_of(totals.wait_sum_ns), device_time);
+  cell.solve_ms = placement.solve_ms;
+  cell.moved_experts = moved_experts;
+  cell.migrate_ms = migrate_ms;
+  cell.predicted_layer_us = stats::mean(placement.predicted_us).value_or(kNone);
+  cell.lower_bound_layer_us = stats::mean(placement.lower_bound_us).value_or(kNone);
+  return cell;
+}
+
+void write_summary(const std::filesystem::path& directory, const Summary& summary) {
+  nlohmann::ordered_json json;
+  json["schema"] = 1;
+  json["study"] = summary.study;
+  json["complete"] = summary.complete;
+  json["device"] = summary.device;
+  json["cells"] = nlohmann::ordered_json::array();
+  for (const auto& cell : summary.cells) {
+    json["cells"].push_back(to_json(cell));
+  }
+  // dump writes null for what is no finite number
+  constexpr int kIndent = 2;
+  files::write_text(
+      directory / "summary.json",
+      json.dump(kIndent, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+}
+
+}  // namespace moevar::record

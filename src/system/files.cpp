@@ -1,0 +1,136 @@
+#include "system/files.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <fcntl.h>
+#include <system_error>
+#include <unistd.h>
+
+#include <fmt/format.h>
+
+#include "base/error.hpp"
+
+namespace moevar::files {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+[[noreturn]] void fail(std::string_view what, const fs::path& path, int code) {
+  throw EnvironmentError(
+      fmt::format("cannot {} {}: {}", what, path.string(), std::generic_category().message(code)));
+}
+
+class Descriptor {
+ public:
+  Descriptor(const fs::path& path, int flags) : fd_(::open(path.c_str(), flags, 0666)) {
+    if (fd_ < 0) {
+      fail("open", path, errno);
+    }
+  }
+  ~Descriptor() { ::close(fd_); }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  Descriptor(Descriptor&&) = delete;
+  Descriptor& operator=(Descriptor&&) = delete;
+
+  [[nodiscard]] int raw() const noexcept { return fd_; }
+
+ private:
+  int fd_;
+};
+
+fs::path folder_of(const fs::path& path) {
+  return path.has_parent_path() ? path.parent_path() : fs::path(".");
+}
+
+}  // namespace
+
+void sync(const fs::path& path) {
+  const Descriptor file(path, O_RDONLY | O_CLOEXEC);
+  // a file system without fsync for folders answers EINVAL: there is nothing more to be done there
+  if (::fsync(file.raw()) != 0 && errno != EINVAL) {
+    fail("write", path, errno);
+  }
+}
+
+void publish(const fs::path& temporary, const fs::path& target) {
+  sync(temporary);
+  std::error_code error;
+  fs::rename(temporary, target, error);
+  if (error) {
+    fail("write", target, error.value());
+  }
+  sync(folder_of(target));
+}
+
+void write_text(const fs::path& target, std::string_view text) {
+  auto temporary = target;
+  temporary += ".tmp";
+  try {
+    {
+      const Descriptor file(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC);
+      while (!text.empty()) {
+        const auto written = ::write(file.raw(), text.data(), text.size());
+        if (written < 0 && errno != EINTR) {
+          fail("write", target, errno);
+        }
+        text.remove_prefix(static_cast<std::size_t>(std::max<ssize_t>(written, 0)));
+      }
+    }
+    publish(temporary, target);
+  } catch (...) {
+    discard(temporary);
+    throw;
+  }
+}
+
+std::vector<fs::path> make_folders(const fs::path& path) {
+  std::vector<fs::path> missing;
+  std::error_code error;
+  for (auto folder = fs::absolute(path).lexically_normal(); !fs::exists(folder, error) && !error;
+       folder = folder.parent_path()) {
+    if (folder.has_filename()) {
+      missing.insert(missing.begin(), folder);
+    }
+  }
+  std::vector<fs::path> made;
+  for (const auto& folder : missing) {
+    if (!fs::create_directory(folder, error) && error) {
+      std::error_code ignored;
+      for (; !made.empty(); made.pop_back()) {
+        fs::remove(made.back(), ignored);
+      }
+      fail("create folder", path, error.value());
+    }
+    made.push_back(folder);
+  }
+  if (!fs::is_directory(path, error)) {
+    fail("create folder", path, error ? error.value() : ENOTDIR);
+  }
+  return made;
+}
+
+void require_room(const fs::path& path, std::uintmax_t bytes) {
+  const Descriptor file(path, O_RDWR | O_CREAT | O_CLOEXEC);
+  if (bytes == 0 || ::fallocate(file.raw(), 0, 0, static_cast<off_t>(bytes)) == 0) {
+    return;
+  }
+  if (errno != EOPNOTSUPP && errno != ENOSYS) {
+    fail("write", path, errno);
+  }
+  std::error_code error;
+  if (fs::space(folder_of(path), error).available < bytes && !error) {
+    fail("write", path, ENOSPC);
+  }
+}
+
+void discard(const fs::path& path) noexcept {
+  std::error_code ignored;
+  if (fs::is_regular_file(path, ignored)) {
+    fs::resize_file(path, 0, ignored);
+    fs::remove(path, ignored);
+  }
+}
+
+}  // namespace moevar::files

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string_view>
+#include <vector>
+
+/// Files that are there whole or not at all, also after a crash. A failed call throws
+/// EnvironmentError. Nothing here is collective.
+namespace moevar::files {
+
+/// fsync of a file or a folder.
+void sync(const std::filesystem::path& path);
+
+/// Gives a finished file its name, durably: fsync, rename, fsync of the folder. Both names lie in
+/// one folder; what had the name `target` is replaced.
+void publish(const std::filesystem::path& temporary, const std::filesystem::path& target);
+
+/// Writes `text` under a temporary name, then publishes it. On failure nothing is left.
+void write_text(const std::filesystem::path& target, std::string_view text);
+
+/// Creates a folder and the missing ones above it. Returns those it made, outermost first; on
+/// failure they are gone again.
+std::vector<std::filesystem::path> make_folders(const std::filesystem::path& path);
+
+/// Makes sure that a file `path`, which it creates, can grow to `bytes` on its disk as it is now.
+void require_room(const std::filesystem::path& path, std::uintmax_t bytes);
+
+/// Removes a half-written file and frees its space even while something still holds it open.
+/// Never throws.
+void discard(const std::filesystem::path& path) noexcept;
+
+}  // namespace moevar::files

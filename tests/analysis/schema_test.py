@@ -1,0 +1,266 @@
+"""Checks a run directory against results/README.md, with h5py alone.
+
+    schema_test.py RUN_DIRECTORY
+
+Every documented field must be there with its shape, type and unit, and nothing undocumented;
+the numbers of summary.json must follow from study.h5.
+"""
+
+import hashlib
+import json
+import math
+import pathlib
+import sys
+
+import h5py
+import numpy as np
+
+TEXT, INTEGER, REAL = "text", "integer", "real"
+
+ROOT_ATTRIBUTES = {
+    "schema_version": INTEGER,
+    "study": TEXT,
+    "device": TEXT,
+    "planned_phases": INTEGER,
+    "study_toml": TEXT,
+    "study_sha256": TEXT,
+    "moevar_version": TEXT,
+    "complete": INTEGER,
+}
+PHASE_ATTRIBUTES = {
+    "index": INTEGER,
+    "repeat": INTEGER,
+    "devices": INTEGER,
+    "power_cap_w": REAL,
+    "heat": TEXT,
+    "workload": TEXT,
+    "policy": TEXT,
+    "first_step": INTEGER,
+    "tokens_per_step": INTEGER,
+    "timer": TEXT,
+    "sync": TEXT,
+    "summary": TEXT,
+    "quantile": TEXT,
+    "clock_residual_ns": INTEGER,
+    "reference_error": REAL,
+    "moved_experts": INTEGER,
+    "moved_bytes": INTEGER,
+}
+TIMING_ATTRIBUTES = {"solve_ms": REAL, "migrate_ms": REAL}
+
+# name: (axes, dtype, unit); D devices, S steps, L layers, P points, X slots
+TIMELINES = {
+    "tokens": ("DSL", "u4", "tokens"),
+    "dispatch_ns": ("DSL", "i8", "ns"),
+    "expert_ns": ("DSL", "i8", "ns"),
+    "arrival_ns": ("DSL", "i8", "ns"),
+    "wait_ns": ("DSL", "i8", "ns"),
+    "combine_ns": ("DSL", "i8", "ns"),
+}
+PHASE_DATASETS = {
+    "layer/layer_ns": ("SL", "i8", "ns"),
+    "layer/busy_sum_ns": ("SL", "i8", "ns"),
+    "layer/wait_sum_ns": ("SL", "i8", "ns"),
+    "layer/expert_max_ns": ("SL", "i8", "ns"),
+    "layer/expert_min_ns": ("SL", "i8", "ns"),
+    "layer/tokens_max": ("SL", "i8", "tokens"),
+    "layer/tokens_sum": ("SL", "i8", "tokens"),
+    "placement/physical_to_logical_map": ("LX", "i4", "expert"),
+    "placement/slot_share": ("LX", "f8", "1"),
+    "placement/predicted_us": ("L", "f8", "us"),
+    "placement/lower_bound_us": ("L", "f8", "us"),
+    "speed_model/tokens": ("DP", "f8", "tokens"),
+    "speed_model/time_us": ("DP", "f8", "us"),
+    "telemetry/requested_cap_w": ("D", "f8", "W"),
+    "telemetry/enforced_cap_w": ("D", "f8", "W"),
+    "telemetry/sm_clock_mhz": ("D", "f8", "MHz"),
+    "telemetry/power_w": ("D", "f8", "W"),
+    "telemetry/temperature_c": ("D", "f8", "degC"),
+    "telemetry/throttle_reasons": ("D", "u8", "bitmask"),
+    "telemetry/steady": ("D", "u1", "bool"),
+}
+FLEET_DATASETS = {
+    "device": ("F", "i4", "1"),
+    "kind": ("F", "S", "text"),
+    "uuid": ("F", "S", "text"),
+    "name": ("F", "S", "text"),
+    "host": ("F", "S", "text"),
+    "node": ("F", "i4", "1"),
+    "slot": ("F", "i4", "1"),
+}
+TIMING_DATASETS = {"rank": ("D", "i4", "rank")}
+PHASE_GROUPS = {"layer", "placement", "speed_model", "telemetry"}
+
+checks = 0
+
+
+def check(condition, message):
+    global checks
+    checks += 1
+    if not condition:
+        sys.exit(f"schema_test: {message}")
+
+
+def check_attributes(node, expected):
+    check(set(node.attrs) == set(expected),
+          f"{node.name}: attributes differ from the documented ones: "
+          f"{sorted(set(node.attrs) ^ set(expected))}")
+    for name, kind in expected.items():
+        value = node.attrs[name]
+        fits = {
+            TEXT: isinstance(value, str),
+            INTEGER: isinstance(value, np.int64),
+            REAL: isinstance(value, np.float64),
+        }[kind]
+        check(fits, f"{node.name}: attribute {name} is {value!r}, not {kind}")
+
+
+def check_datasets(group, expected, sizes):
+    for name, (axes, dtype, unit) in expected.items():
+        check(name in group, f"{group.name}: {name} is missing")
+        data = group[name]
+        shape = tuple(sizes[axis] for axis in axes)
+        check(data.shape == shape, f"{data.name}: shape {data.shape}, not {shape} ({axes})")
+        fits = data.dtype.kind == "S" if dtype == "S" else data.dtype == np.dtype("<" + dtype)
+        check(fits, f"{data.name}: type {data.dtype}, not {dtype}")
+        check(data.attrs.get("unit") == unit, f"{data.name}: unit is not {unit}")
+
+
+def datasets_below(group):
+    names = set()
+    group.visititems(lambda name, node: names.add(name) if isinstance(node, h5py.Dataset) else None)
+    return names
+
+
+def check_timelines(phase):
+    """The arrays agree with each other and with the totals over devices."""
+    tokens, dispatch, expert, arrival, wait, combine = (phase[name][...] for name in TIMELINES)
+    tokens = tokens.astype(np.int64)
+    busy = dispatch + expert + combine
+    layer = {name: phase["layer"][name][...] for name in phase["layer"]}
+    for name, values in {
+        "layer_ns": (busy + wait).max(axis=0),
+        "busy_sum_ns": busy.sum(axis=0),
+        "wait_sum_ns": wait.sum(axis=0),
+        "expert_max_ns": expert.max(axis=0),
+        "expert_min_ns": expert.min(axis=0),
+        "tokens_max": tokens.max(axis=0),
+        "tokens_sum": tokens.sum(axis=0),
+    }.items():
+        # layer times of real clocks agree with their parts within the clock's residual
+        slack = int(phase.attrs["clock_residual_ns"]) if name == "layer_ns" else 0
+        check(np.abs(layer[name] - values).max() <= slack,
+              f"{phase.name}: layer/{name} does not follow from the devices' timelines")
+    check(int(wait.min()) >= 0, f"{phase.name}: a negative wait")
+    check(np.array_equal(arrival.max(axis=0)[None] - arrival, wait),
+          f"{phase.name}: wait_ns is not last arrival - own arrival")
+
+
+def check_phase(name, phase):
+    check_attributes(phase, PHASE_ATTRIBUTES)
+    check(phase.attrs["index"] == int(name), f"{phase.name}: index {phase.attrs['index']}")
+    check(phase.attrs["quantile"] == "nearest_rank", f"{phase.name}: quantile")
+    slots_per_device = phase["placement"].attrs["slots_per_device"]
+    steps, layers = phase["layer/layer_ns"].shape
+    sizes = {
+        "D": int(phase.attrs["devices"]),
+        "S": steps,
+        "L": layers,
+        "P": phase["speed_model/tokens"].shape[1],
+        "X": int(phase.attrs["devices"] * slots_per_device),
+    }
+    fields = dict(PHASE_DATASETS)
+    if "tokens" in phase:
+        fields.update(TIMELINES)
+    check_datasets(phase, fields, sizes)
+    check(datasets_below(phase) == set(fields),
+          f"{phase.name}: undocumented: {sorted(datasets_below(phase) - set(fields))}")
+    if "tokens" in phase:
+        check_timelines(phase)
+    return sizes
+
+
+def nearest_rank(values, numerator, denominator):
+    ordered = np.sort(values, axis=None)
+    return ordered[-(-numerator * ordered.size // denominator) - 1]
+
+
+def close(found, expected):
+    if not math.isfinite(expected):
+        return found is None
+    return found is not None and math.isclose(found, expected, rel_tol=1e-12, abs_tol=1e-12)
+
+
+def mean(values):
+    return float(np.mean(values)) if len(values) else math.nan
+
+
+def check_cell(cell, phase, timing):
+    attrs = phase.attrs
+    for name in ("devices", "heat", "workload", "policy", "repeat", "moved_experts"):
+        check(cell[name] == attrs[name], f"{phase.name}: summary.json says {name} {cell[name]}")
+    check(close(cell["power_cap_w"], attrs["power_cap_w"]), f"{phase.name}: power_cap_w")
+    layer, busy, wait, slowest, fastest, tokens_max, tokens_sum = (
+        phase["layer"][name][...]
+        for name in ("layer_ns", "busy_sum_ns", "wait_sum_ns", "expert_max_ns", "expert_min_ns",
+                     "tokens_max", "tokens_sum"))
+    devices = int(attrs["devices"])
+    gap = slowest - fastest
+    calls = tokens_sum > 0
+    expected = {
+        ("layer_us", "mean"): layer.mean() / 1e3,
+        ("layer_us", "median"): nearest_rank(layer, 1, 2) / 1e3,
+        ("layer_us", "p90"): nearest_rank(layer, 90, 100) / 1e3,
+        ("layer_us", "p99"): nearest_rank(layer, 99, 100) / 1e3,
+        ("layer_us", "n"): layer.size,
+        ("straggler_tax",): layer.sum() * devices / busy.sum() - 1,
+        ("load_imbalance",): mean(tokens_max[calls] * devices / tokens_sum[calls]),
+        ("idle_fraction",): wait.sum() / (devices * layer.sum()),
+        ("gap_us", "median"): nearest_rank(gap, 1, 2) / 1e3,
+        ("gap_us", "p90"): nearest_rank(gap, 90, 100) / 1e3,
+        ("solve_ms",): timing.attrs["solve_ms"],
+        ("migrate_ms",): timing.attrs["migrate_ms"],
+        ("predicted_layer_us",): mean(phase["placement/predicted_us"][...]),
+        ("lower_bound_layer_us",): mean(phase["placement/lower_bound_us"][...]),
+    }
+    for path, value in expected.items():
+        found = cell
+        for key in path:
+            found = found[key]
+        check(close(found, float(value)),
+              f"{phase.name}: summary.json says {'.'.join(path)} {found}, study.h5 {value}")
+
+
+def main(directory):
+    with h5py.File(directory / "study.h5") as study:
+        check_attributes(study, ROOT_ATTRIBUTES)
+        check(study.attrs["schema_version"] == 1, "schema_version is not 1")
+        check(hashlib.sha256(study.attrs["study_toml"].encode()).hexdigest()
+              == study.attrs["study_sha256"], "study_sha256 is not study_toml's")
+        check(set(study) == {"fleet", "phases", "timing"}, f"root holds {sorted(study)}")
+        check(list(study["timing"]) == list(study["phases"]), "a timing group per phase")
+        largest = 0
+        for name, phase in study["phases"].items():
+            sizes = check_phase(name, phase)
+            largest = max(largest, sizes["D"])
+            timing = study["timing"][name]
+            check_attributes(timing, TIMING_ATTRIBUTES)
+            check_datasets(timing, TIMING_DATASETS, sizes)
+        check_datasets(study["fleet"], FLEET_DATASETS, {"F": largest})
+        check(set(study["fleet"]) == set(FLEET_DATASETS) or largest == 0, "fleet's columns")
+
+        summary = json.loads((directory / "summary.json").read_text())
+        check(summary["schema"] == 1, "summary.json: schema is not 1")
+        check(summary["study"] == study.attrs["study"], "summary.json: study")
+        check(summary["device"] == study.attrs["device"], "summary.json: device")
+        check(summary["complete"] == bool(study.attrs["complete"]), "summary.json: complete")
+        check(len(summary["cells"]) == len(study["phases"]), "summary.json: a cell per phase")
+        for cell, name in zip(summary["cells"], study["phases"]):
+            check_cell(cell, study["phases"][name], study["timing"][name])
+    print(f"{directory}: {checks} checks passed")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    main(pathlib.Path(sys.argv[1]))
