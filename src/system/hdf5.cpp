@@ -58,7 +58,7 @@ std::string error_stack() {
 }
 
 void check(herr_t status, std::string_view call,
-           std::source_location where = std::source_location::current()) {
+           SourceLocation where = SourceLocation::current()) {
   if (status < 0) {
     throw LibraryError(call, error_stack(), where);
   }
@@ -140,7 +140,7 @@ bool parallel() noexcept {
 #endif
 }
 
-Handle::Handle(hid_t id, Closer closer, std::string_view call, std::source_location where)
+Handle::Handle(hid_t id, Closer closer, std::string_view call, SourceLocation where)
     : id_(id), closer_(closer) {
   if (id_ < 0) {
     throw LibraryError(call, error_stack(), where);

@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <source_location>
 #include <span>
 #include <string>
 #include <string_view>
@@ -11,6 +10,8 @@
 
 #include <hdf5.h>
 #include <mpi.h>
+
+#include "base/error.hpp"
 
 /// HDF5, one thin throwing function per call. A failed call throws LibraryError with the text of
 /// HDF5's own error stack; HDF5 itself prints nothing. Objects carry no time stamps, so that equal
@@ -61,7 +62,7 @@ class Handle {
 
   /// Throws LibraryError, naming `call`, where `id` is no identifier.
   Handle(hid_t id, Closer closer, std::string_view call,
-         std::source_location where = std::source_location::current());
+         SourceLocation where = SourceLocation::current());
   ~Handle();
   Handle(Handle&& other) noexcept;
   Handle& operator=(Handle&& other) noexcept;
