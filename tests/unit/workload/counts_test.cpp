@@ -114,8 +114,8 @@ TEST(Counts, ReproduceTheImbalanceOfPublishedDeepSeekCounts) {
   }
   const auto routing = make_counts(slurp(path), path, {58, 256, 8}, 1);
   EXPECT_EQ(make_counts(slurp(path), path, {0, 0, 8}, 1)->shape().layers, 58);
-  EXPECT_NEAR(imbalance(sampled(*routing, 0, 8 * 4096), 8), 1.67, 0.02);
-  EXPECT_NEAR(imbalance(sampled(*routing, 0, 32 * 4096), 32), 2.29, 0.03);
+  EXPECT_NEAR(imbalance(sampled(*routing, 0, 8LL * 4096), 8), 1.67, 0.02);
+  EXPECT_NEAR(imbalance(sampled(*routing, 0, 32LL * 4096), 32), 2.29, 0.03);
 }
 
 TEST(Counts, ReproduceRecordedOlmoeLoads) {

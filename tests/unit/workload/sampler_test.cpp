@@ -51,6 +51,7 @@ TEST(InclusionProbabilities, AllAreCertainWhereTopKIsAll) {
   EXPECT_EQ(probabilities({0, 1e-200, 4, 0}, 2), (std::vector<double>{0, 1, 1, 0}));
 }
 
+// NOLINTNEXTLINE(readability-function-cognitive-complexity): gtest's macros count
 TEST(BinomialQuantile, SmallVariancesInvertTheDistribution) {
   for (const auto& [n, p] : std::vector<std::pair<std::int64_t, double>>{
            {1, 0.3}, {1, 0.5}, {7, 0.2}, {30, 0.45}, {4096, 0.002}, {32768, 1e-6}, {20, 1e-200}}) {
@@ -69,6 +70,7 @@ TEST(BinomialQuantile, SmallVariancesInvertTheDistribution) {
   }
 }
 
+// NOLINTNEXTLINE(readability-function-cognitive-complexity): gtest's macros count
 TEST(BinomialQuantile, ExtremeUniformsStayInRange) {
   for (const double p : {1e-12, 0.001, 0.3, 0.5, 0.9, 0.999999}) {
     for (const std::int64_t n : {1LL, 10LL, 32768LL, 4294967295LL}) {
@@ -145,6 +147,7 @@ TEST(SampleCounts, CertainAndImpossibleExperts) {
 }
 
 /// Mean n π and variance (1 - v / Σv) v, v = n π (1 - π), within five standard errors of `draws`.
+// NOLINTNEXTLINE(readability-function-cognitive-complexity): gtest's macros count
 void expect_moments(std::size_t experts, double exponent, int top_k, std::int64_t tokens,
                     int draws) {
   SCOPED_TRACE(testing::Message() << experts << " experts, top " << top_k << ", Zipf " << exponent

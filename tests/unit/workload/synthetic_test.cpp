@@ -171,6 +171,7 @@ std::map<std::size_t, std::vector<double>> temporal_loads(const Routing& routing
   return relative;
 }
 
+// NOLINTNEXTLINE(readability-function-cognitive-complexity): gtest's macros count
 TEST(Synthetic, TemporalExpertsBurstInGroups) {
   constexpr std::int64_t kWindows = 600;
   const auto routing = make_synthetic({3, 64, 2}, {0, 0.25, 0}, 4);
@@ -234,6 +235,7 @@ TEST(Synthetic, WithoutDriftThePopularityStays) {
   }
 }
 
+// NOLINTNEXTLINE(readability-function-cognitive-complexity): gtest's macros count
 TEST(Synthetic, DriftExchangesItsShareOfThePopularityPerStep) {
   constexpr std::size_t kLayers = 40;
   const auto routing = make_synthetic({kLayers, 64, 4}, {0.5, 0, 0.125}, 6);
