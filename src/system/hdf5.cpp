@@ -57,8 +57,7 @@ std::string error_stack() {
   return texts.size() == 1 ? texts.front() : fmt::format("{}: {}", texts.front(), texts.back());
 }
 
-void check(herr_t status, std::string_view call,
-           SourceLocation where = SourceLocation::current()) {
+void check(herr_t status, std::string_view call, SourceLocation where = SourceLocation::current()) {
   if (status < 0) {
     throw LibraryError(call, error_stack(), where);
   }
@@ -76,8 +75,8 @@ std::string name_of(hid_t id) {
 
 Handle properties(hid_t list_class) { return {H5Pcreate(list_class), H5Pclose, "H5Pcreate"}; }
 
-/// No time stamps. All attributes stay in the object's header: HDF5 1.10 crashes where H5Ocopy meets
-/// variable-length attributes in the indexed storage that it else takes up beyond eight.
+/// No time stamps. All attributes stay in the object's header: HDF5 1.10 crashes where H5Ocopy
+/// meets variable-length attributes in the indexed storage that it else takes up beyond eight.
 Handle object_properties(hid_t list_class) {
   constexpr unsigned kMostAttributes = 1024;
   auto list = properties(list_class);
