@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
+#include <limits>
 #include <numeric>
 #include <set>
 
@@ -39,7 +40,7 @@ class TinyRouting final : public workload::Routing {
     for (int layer = 0; layer < kModel.layers; ++layer) {
       const auto ids = token_experts(step, layer, tokens);
       for (const auto expert : ids.flat()) {
-        ++counts[static_cast<std::size_t>(layer * kModel.experts + expert)];
+        ++counts[static_cast<std::size_t>(layer) * 8 + static_cast<std::size_t>(expert)];
       }
     }
   }
@@ -114,8 +115,8 @@ void expect_all_outputs_right(CpuBackend& backend, const Phase& phase, std::int6
   for (int layer = 0; layer < kModel.layers; ++layer) {
     const auto experts = phase.routing.token_experts(step, layer, phase.tokens());
     const std::size_t first = static_cast<std::size_t>(backend.mine().begin) * kTokens * 3;
-    const auto expected =
-        dense_reference(kModel, kSeed, layer, tokens, experts.flat().subspan(first, kTokens * 3));
+    const auto expected = dense_reference(kModel, kSeed, layer, tokens,
+                                          experts.flat().subspan(first, std::size_t{kTokens} * 3));
     ASSERT_EQ(outputs.row(layer).size(), expected.size());
     EXPECT_LT(largest_error(outputs.row(layer), expected, 24), 1e-5) << "layer " << layer;
   }
@@ -280,7 +281,7 @@ void expect_wall_clock_agrees(const CpuBackend& backend, const PhaseResult& resu
     }
     const double own = idle ? 0.0 : 1e9 * backend.step_seconds()[step];
     double longest = own;
-    double minus_shortest = idle ? -INFINITY : -own;
+    double minus_shortest = idle ? -std::numeric_limits<double>::infinity() : -own;
     world().all_reduce_max(std::span(&longest, 1));
     world().all_reduce_max(std::span(&minus_shortest, 1));
     // NTP slews MPI's clock by up to 500 ppm; its readings lie up to 2 µs outside ours
