@@ -36,7 +36,7 @@ void grouped(benchmark::State& state) {
   const std::vector<float> x(experts * rows * shape.hidden, 0.5F);
   std::vector<float> y(x.size());
   moevar::expert_ffn::Workspace workspace(shape);
-  for (auto _ : state) {
+  while (state.KeepRunning()) {
     moevar::expert_ffn::run_cpu(shape, groups, x, y, workspace);
     benchmark::ClobberMemory();
   }
@@ -56,7 +56,7 @@ void dense_sgemm(benchmark::State& state) {
   const std::vector<float> a(rows * shape.hidden, 0.5F);
   const std::vector<float> b(3 * shape.intermediate * shape.hidden, 0.01F);
   std::vector<float> c(rows * 3 * shape.intermediate);
-  for (auto _ : state) {
+  while (state.KeepRunning()) {
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, n, k, 1.0F, a.data(), k, b.data(), k,
                 0.0F, c.data(), n);
     benchmark::ClobberMemory();

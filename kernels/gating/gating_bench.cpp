@@ -25,7 +25,7 @@ void gate(benchmark::State& state) {
   std::vector<float> scores(tokens * shape.experts);
   std::vector<std::int32_t> ids(tokens * shape.top_k);
   std::vector<float> weights(ids.size());
-  for (auto _ : state) {
+  while (state.KeepRunning()) {
     moevar::gating::scores_cpu(shape, x, router, scores);
     moevar::gating::choose_top_k_cpu(shape, scores, ids);
     moevar::gating::softmax_cpu(shape, scores, ids, weights);

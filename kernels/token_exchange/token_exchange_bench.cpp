@@ -37,7 +37,7 @@ struct Setup {
 
 void plan_and_permute(benchmark::State& state) {
   Setup s(state);
-  for (auto _ : state) {
+  while (state.KeepRunning()) {
     kernel::plan(s.slot_of_row, s.permutation);
     kernel::permute_cpu(s.hidden, s.top_k, s.permutation, s.x, s.rows);
     benchmark::ClobberMemory();
@@ -47,7 +47,7 @@ void plan_and_permute(benchmark::State& state) {
 
 void unpermute(benchmark::State& state) {
   Setup s(state);
-  for (auto _ : state) {
+  while (state.KeepRunning()) {
     kernel::unpermute_cpu(s.hidden, s.top_k, s.permutation, s.rows, s.weights, s.x);
     benchmark::ClobberMemory();
   }

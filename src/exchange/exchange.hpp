@@ -10,7 +10,12 @@ namespace moevar::exchange {
 /// travel first, as they must in a layer whose router decides on the spot.
 class Exchange {
  public:
+  Exchange() = default;
   virtual ~Exchange() = default;
+  Exchange(const Exchange&) = delete;
+  Exchange& operator=(const Exchange&) = delete;
+  Exchange(Exchange&&) = delete;
+  Exchange& operator=(Exchange&&) = delete;
 
   /// Sends `rows`, which are in the order of their slots, to the devices of these slots.
   /// `rows_to`, [devices][slots of a device]: rows for every slot of the fleet. `rows_from`, of the

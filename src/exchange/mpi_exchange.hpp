@@ -27,6 +27,8 @@ class MpiExchange final : public Exchange {
   ~MpiExchange() override;
   MpiExchange(const MpiExchange&) = delete;
   MpiExchange& operator=(const MpiExchange&) = delete;
+  MpiExchange(MpiExchange&&) = delete;
+  MpiExchange& operator=(MpiExchange&&) = delete;
 
   std::int64_t dispatch(std::span<const float> rows, std::span<const std::int64_t> rows_to,
                         std::span<std::int64_t> rows_from, std::span<float> received) override;

@@ -101,8 +101,8 @@ void CpuBackend::check_memory(int layers, int slots_per_device) const {
     return;
   }
   const auto& me = fleet_[size_of(comm_.rank())];
-  const auto neighbours =
-      static_cast<std::size_t>(std::ranges::count(fleet_, me.node, &DeviceIdentity::node));
+  const auto neighbours = static_cast<std::size_t>(
+      std::max<std::ptrdiff_t>(std::ranges::count(fleet_, me.node, &DeviceIdentity::node), 1));
   // one more layer than there is: arriving experts lie beside those that they replace
   const std::size_t needed =
       fleet::expert_bytes(expert_shape()) * size_of(layers + 1) * size_of(slots_per_device) +
@@ -120,13 +120,15 @@ void CpuBackend::check_memory(int layers, int slots_per_device) const {
 std::vector<timeline::DeviceState> CpuBackend::enter(const study::Condition& condition) {
   check_condition(condition);
   constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
-  timeline::DeviceState state;
-  state.requested_cap_w = kUnknown;
-  state.enforced_cap_w = kUnknown;
-  state.sm_clock_mhz = kUnknown;
-  state.power_w = kUnknown;
-  state.temperature_c = kUnknown;
-  return std::vector(fleet_.size(), state);
+  std::vector<timeline::DeviceState> states(fleet_.size());
+  for (auto& state : states) {
+    state.requested_cap_w = kUnknown;
+    state.enforced_cap_w = kUnknown;
+    state.sm_clock_mhz = kUnknown;
+    state.power_w = kUnknown;
+    state.temperature_c = kUnknown;
+  }
+  return states;
 }
 
 std::vector<double> CpuBackend::time_experts(fleet::CpuDevice& device,

@@ -82,22 +82,24 @@ class Mover {
   }
 
   bool verify() {
-    for (const Incoming& in : incoming_) {
-      const auto& move = in.move;
-      const std::uint64_t arrived = in.weights->checksum();
-      const std::uint64_t expected = device_.expected_checksum(move.layer, move.expert);
-      if (arrived != in.sent_checksum || arrived != expected) {
-        if (failure_.empty()) {
-          failure_ = fmt::format(
-              "migration: layer {}, expert {}, device {} to {}: the checksum of its weights was "
-              "{:016x} when sent and {:016x} on arrival; the seed gives {:016x}",
-              move.layer, move.expert, move.from_device, move.to_device, in.sent_checksum, arrived,
-              expected);
-        }
-        return false;
-      }
+    return std::ranges::all_of(incoming_, [&](const Incoming& in) { return is_right(in); });
+  }
+
+  /// Whether what arrived is what was sent and what the seed says; notes the first that is not.
+  bool is_right(const Incoming& in) {
+    const auto& move = in.move;
+    const std::uint64_t arrived = in.weights->checksum();
+    const std::uint64_t expected = device_.expected_checksum(move.layer, move.expert);
+    const bool right = arrived == in.sent_checksum && arrived == expected;
+    if (!right && failure_.empty()) {
+      failure_ = fmt::format(
+          "migration: layer {}, expert {}, device {} to {}: the checksum of its weights was "
+          "{:016x} "
+          "when sent and {:016x} on arrival; the seed gives {:016x}",
+          move.layer, move.expert, move.from_device, move.to_device, in.sent_checksum, arrived,
+          expected);
     }
-    return true;
+    return right;
   }
 
   void put_in_place(int layer, const placement::Placement& to) {

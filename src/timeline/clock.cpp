@@ -206,9 +206,9 @@ OffsetPoint check_shared_clock(const mpi::Communicator& node, const SyncOptions&
   OffsetPoint mine;
   for (int rank = 1; rank < node.size(); ++rank) {
     if (node.rank() == 0) {
-      serve(node, rank, options.exchanges, options.now);
+      serve(node, rank, options.check_exchanges, options.now);
     } else if (node.rank() == rank) {
-      mine = measure(node, 0, options.exchanges, options.now);
+      mine = measure(node, 0, options.check_exchanges, options.now);
     }
   }
   return mine;

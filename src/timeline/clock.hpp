@@ -68,6 +68,7 @@ struct SyncOptions {
   ClockSource now = monotonic_raw_ns;
   int points = 8;                  ///< bursts per pair
   int exchanges = 16;              ///< per burst
+  int check_exchanges = 64;        ///< with each rank of a node: some are quick on a busy machine
   Nanoseconds pause_ns = 200'000;  ///< between bursts
   bool one_clock_per_node = true;  ///< false: every rank is taken to have a clock of its own
 };
