@@ -27,7 +27,7 @@ struct Widths {
 constexpr Widths kWidths;
 
 /// One condition: what the policies in a block of rows have in common. Sorts by fleet size, then
-/// from no cap down to the lowest.
+/// from the own limit down to the lowest.
 struct ConditionKey {
   int devices = 0;
   double minus_cap_w = 0.0;
@@ -116,7 +116,7 @@ std::string headings(const std::string& unit, const std::string& base) {
 }
 
 std::string title(const CellSummary& cell) {
-  const auto cap = cell.power_cap_w ? fmt::format("{:g} W", *cell.power_cap_w) : "no cap";
+  const auto cap = cell.power_cap_w ? fmt::format("{:g} W", *cell.power_cap_w) : "own limit";
   return fmt::format("{} device{} · {} · {} · {}", cell.devices, cell.devices == 1 ? "" : "s", cap,
                      cell.heat, cell.workload);
 }

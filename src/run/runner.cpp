@@ -1,6 +1,7 @@
 #include "run/runner.hpp"
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <utility>
 
@@ -54,9 +55,12 @@ class Runner {
         routing_(share_routing(comm, parsed)),
         segments_{parsed.study.phases.warmup_steps, parsed.study.phases.steps} {
     study_.model.layers = routing_->shape().layers;
-    // the largest fleet needs the most ranks and memory: it tells at once whether all can be had
-    mpi::on_all(comm_, [&] {
-      (void)make_backend(comm_, study_, kind_, std::ranges::max(study_.fleet.devices));
+    // the largest fleet needs the most ranks, the smallest the most memory a rank: they tell at
+    // once whether all of the plan can be had
+    const auto [smallest, largest] = std::ranges::minmax(study_.fleet.devices);
+    mpi::on_all(comm_, [&, smallest = smallest, largest = largest] {
+      (void)make_backend(comm_, study_, kind_, largest);
+      (void)make_backend(comm_, study_, kind_, smallest);
     });
   }
 
@@ -74,6 +78,8 @@ class Runner {
         observer.phase_begins(phase);
       }
       summary.cells.push_back(run_phase(phase, writer));
+      std::ranges::stable_sort(summary.cells, {},
+                               [&](const record::CellSummary& cell) { return place_of(cell); });
       store(directory, summary);
       if (comm_.is_root()) {
         observer.phase_done(phase);
@@ -98,6 +104,19 @@ class Runner {
   }
   [[nodiscard]] std::int64_t tokens_of_step(int devices) const {
     return std::int64_t{study_.workload.tokens_per_device} * devices;
+  }
+
+  /// Cells stand in the order of the study file, whatever the order in which their phases ran.
+  [[nodiscard]] std::array<std::ptrdiff_t, 5> place_of(const record::CellSummary& cell) const {
+    const auto position = [](const auto& list, const auto& value) {
+      return std::ranges::find(list, value) - list.begin();
+    };
+    return {position(study_.fleet.devices, cell.devices),
+            cell.power_cap_w ? position(study_.conditions.power_cap_w, *cell.power_cap_w) : 0,
+            std::ranges::find(study_.conditions.heat, cell.heat,
+                              [](study::Heat heat) { return to_string(heat); }) -
+                study_.conditions.heat.begin(),
+            position(study_.placement.policies, cell.policy), cell.repeat};
   }
 
   void store(const std::filesystem::path& directory, const record::Summary& summary) const {

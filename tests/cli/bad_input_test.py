@@ -127,8 +127,8 @@ class BadInput(Case):
                            options=["--set", "fleet.devices"])
 
     def test_override_of_unknown_key(self):
-        self.refused_study(SMALL, "fleet.devicse", "the nearest is fleet.devices",
-                           options=["--set", "fleet.devicse=3"])
+        self.refused_study(SMALL, "fleet.devicess", "the nearest is fleet.devices",
+                           options=["--set", "fleet.devicess=3"])
 
     def test_unknown_option(self):
         self.refused_study(SMALL, "--fast", options=["--fast"])

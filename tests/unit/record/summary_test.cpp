@@ -179,7 +179,7 @@ TEST(Table, AveragesRepeatsAndComparesWithTheBase) {
                         {cell_of(900.0, "vibe", 0), cell_of(1000.0, "contiguous", 0),
                          cell_of(700.0, "vibe", 1), cell_of(1000.0, "contiguous", 1)}};
   const auto table = render_table(summary);
-  EXPECT_NE(table.find("8 devices · no cap · soaked · synthetic · mean of 2 repeats"),
+  EXPECT_NE(table.find("8 devices · own limit · soaked · synthetic · mean of 2 repeats"),
             std::string::npos)
       << table;
   EXPECT_LT(table.find("  contiguous"), table.find("  vibe")) << "the base comes first";
@@ -200,7 +200,7 @@ TEST(Table, OneUnitForAllAndDashesForNoNumber) {
   EXPECT_NE(line_with(table, "  vibe").find("20.00"), std::string::npos) << table;
   EXPECT_NE(line_with(table, "  eplb").find("–"), std::string::npos) << table;
   EXPECT_EQ(table.find("nan"), std::string::npos) << table;
-  EXPECT_LT(table.find("no cap"), table.find("300 W")) << "from no cap down";
+  EXPECT_LT(table.find("own limit"), table.find("300 W")) << "from the own limit down";
   EXPECT_NE(table.find("(not complete)"), std::string::npos);
 }
 
