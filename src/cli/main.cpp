@@ -18,24 +18,25 @@ void complain(const std::string& message) {
   fmt::print(stderr, "moevar: {}\n", moevar::printable(message, 2000));
 }
 
-/// Ends all ranks when this one alone failed. Without MPI, or before it started, there is only this
-/// one.
-int end_all(ExitStatus status, const std::string& message, const moevar::cli::Launch& launch) {
-  int running = 0;
-  int finished = 0;
-  MPI_Initialized(&running);
-  MPI_Finalized(&finished);
-  const bool alone = launch.ranks == 1 || running == 0 || finished != 0;
-  if (alone) {
-    // every rank reads the same command line and files, so rank 0 speaks for all
-    if (launch.rank == 0) {
-      complain(message);
-    }
-  } else {
-    complain(
-        fmt::format("{} (rank {} on {})", message, launch.rank, moevar::affinity::host_name()));
-    MPI_Abort(MPI_COMM_WORLD, static_cast<int>(status));
+/// Ends this rank where all failed alike, or where none knows of the others: rank 0 speaks for all.
+int end_together(ExitStatus status, const std::string& message, const moevar::cli::Launch& launch) {
+  if (launch.rank == 0) {
+    complain(message);
   }
+  moevar::mpi::finalize();
+  return static_cast<int>(status);
+}
+
+/// Ends all ranks when this one alone failed. Before MPI runs, every rank reads the same command
+/// line and the same files, so all fail alike.
+int end_all(ExitStatus status, const std::string& message, const moevar::cli::Launch& launch) {
+  if (!moevar::mpi::running()) {
+    return end_together(status, message, launch);
+  }
+  complain(launch.ranks == 1 ? message
+                             : fmt::format("{} (rank {} on {})", message, launch.rank,
+                                           moevar::affinity::host_name()));
+  moevar::mpi::abort(static_cast<int>(status));
   return static_cast<int>(status);
 }
 
@@ -44,10 +45,7 @@ int run_command(moevar::cli::Command& command, int argc, char** argv,
   try {
     return static_cast<int>(command.run(argc, argv));
   } catch (const moevar::mpi::SharedError& error) {
-    if (launch.rank == 0) {
-      complain(error.what());
-    }
-    return static_cast<int>(error.status());
+    return end_together(error.status(), error.what(), launch);
   } catch (const moevar::Error& error) {
     return end_all(error.status(), error.what(), launch);
   } catch (const std::bad_alloc&) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <exception>
 #include <limits>
 #include <numeric>
 #include <optional>
@@ -28,10 +29,28 @@ Session::Session(int* argc, char*** argv) {
 }
 
 Session::~Session() {
-  int finalized = 0;
-  MPI_Finalized(&finalized);
-  if (finalized == 0) {
+  if (std::uncaught_exceptions() == 0) {
+    finalize();
+  }
+}
+
+bool running() noexcept {
+  int started = 0;
+  int finished = 0;
+  MPI_Initialized(&started);
+  MPI_Finalized(&finished);
+  return started != 0 && finished == 0;
+}
+
+void finalize() noexcept {
+  if (running()) {
     MPI_Finalize();
+  }
+}
+
+void abort(int status) noexcept {
+  if (running()) {
+    MPI_Abort(MPI_COMM_WORLD, status);
   }
 }
 
@@ -45,7 +64,7 @@ Communicator::Communicator(MPI_Comm comm, bool owned) : comm_(comm), owned_(owne
 Communicator Communicator::world() { return {MPI_COMM_WORLD, false}; }
 
 Communicator::~Communicator() {
-  if (owned_ && comm_ != MPI_COMM_NULL) {
+  if (owned_ && comm_ != MPI_COMM_NULL && std::uncaught_exceptions() == 0) {
     MPI_Comm_free(&comm_);
   }
 }

@@ -20,6 +20,10 @@ void check(int code, const char* call, SourceLocation where = SourceLocation::cu
 #define MOEVAR_MPI(call) ::moevar::mpi::check((call), #call)
 
 /// MPI_Init_thread ... MPI_Finalize. Errors are returned, not fatal. One per process.
+///
+/// MPI_Finalize waits for all ranks, so an exception on its way out does not call it: whoever
+/// catches it knows whether all ranks failed alike, finalize(), or this one alone, abort().
+/// Communicators are left alone then for the same reason.
 class Session {
  public:
   Session(int* argc, char*** argv);
@@ -27,6 +31,13 @@ class Session {
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 };
+
+/// Whether MPI was started and not yet ended in this process.
+bool running() noexcept;
+/// MPI_Finalize where MPI runs. Collective.
+void finalize() noexcept;
+/// Ends all ranks with that exit status; returns only where MPI does not run.
+void abort(int status) noexcept;
 
 /// A communicator that this object owns, or a view of MPI_COMM_WORLD.
 class Communicator {

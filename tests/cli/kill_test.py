@@ -49,6 +49,18 @@ class Kill(Case):
         print(f"{KILLS} kills, {survived} finished phases, all readable")
         self.assertGreater(survived, 0)
 
+    def test_a_rank_that_fails_alone_ends_all(self):
+        # rank 1 gets too little memory for its timelines, rank 0 has enough and would wait for it
+        study = self.write("study.toml", SMALL)
+        command = f"{MOEVAR} run {study} --out {self.dir / 'out'} --set phases.steps=1000000"
+        run = subprocess.run(
+            ["mpirun", "--oversubscribe", "-np", "1", *command.split(), ":", "-np", "1", "bash", "-c",
+             f"ulimit -v 700000; exec {command}"], env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+        lines = [line for line in run.stderr.splitlines() if line.startswith("moevar: ")]
+        self.assertEqual(run.returncode, 3, run.stderr)
+        self.assertEqual(len(lines), 1, run.stderr)
+        self.assertIn("out of memory (rank 1 on ", lines[0])
+
 
 if __name__ == "__main__":
     unittest.main()
