@@ -9,11 +9,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source jobs/lib/install.sh
 
-install_missing "${BUILD_PACKAGES[@]}"
-[ -f build/build.ninja ] || cmake --preset release -DMOEVAR_TESTS=OFF >build.log 2>&1 ||
-  { cat build.log >&2; exit 3; }
-rm -f build.log
-cmake --build build --target moevar
+build_moevar
 
 out=${1:-}
 if [ -z "$out" ]; then
@@ -24,5 +20,6 @@ fi
 ranks=$(nproc)
 ranks=$((ranks < 2 ? 2 : ranks > 8 ? 8 : ranks))
 [ -t 2 ] && export MOEVAR_PROGRESS=bar   # a rank cannot see the terminal through mpirun
+echo "ready after $SECONDS s"
 echo "mpirun -np $ranks build/moevar run jobs/studies/quickstart.toml --out $out"
 exec mpirun --oversubscribe -np "$ranks" build/moevar run jobs/studies/quickstart.toml --out "$out"

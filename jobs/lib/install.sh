@@ -1,4 +1,4 @@
-# Sourced by jobs/quickstart.sh and tests/run.sh: what moevar needs from Debian 12, and how to get it.
+# Sourced by the scripts of jobs/ and by tests/run.sh: what moevar needs from Debian 12, and how to get it.
 
 BUILD_PACKAGES=(
   g++ cmake ninja-build ccache pkg-config git ca-certificates
@@ -27,6 +27,16 @@ install_missing() {
   "${sudo[@]}" apt-get update -qq
   "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
     "${missing[@]}" >/dev/null
+}
+
+# build_moevar : build/moevar, with what it needs installed
+build_moevar() {
+  install_missing "${BUILD_PACKAGES[@]}" || return
+  if [ ! -f build/build.ninja ]; then
+    cmake --preset release -DMOEVAR_TESTS=OFF >build.log 2>&1 || { cat build.log >&2; return 3; }
+    rm -f build.log
+  fi
+  cmake --build build --target moevar
 }
 
 # Open MPI refuses to start as root unless told twice

@@ -1,12 +1,7 @@
 #include "cli/commands.hpp"
 
 #include <cstdlib>
-#include <fstream>
-#include <sstream>
 
-#include <fmt/format.h>
-
-#include "base/text.hpp"
 #include "cli/version.hpp"
 
 namespace moevar::cli {
@@ -42,18 +37,6 @@ int number_from(std::initializer_list<const char*> names, int otherwise) {
 Launch launched() {
   return {number_from({"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"}, 0),
           number_from({"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS"}, 1)};
-}
-
-std::string read_text_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  // an empty file reads nothing too, and is no TOML study either; a folder opens but does not read
-  if (!file.is_open() || text.str().empty()) {
-    throw InputError(fmt::format("{}: cannot be read, or is empty; it must be a file that exists",
-                                 printable(path, 200)));
-  }
-  return std::move(text).str();
 }
 
 std::string version() { return kVersion; }

@@ -40,9 +40,6 @@ struct Launch {
 };
 Launch launched();
 
-/// A whole text file. Throws InputError that names it.
-std::string read_text_file(const std::string& path);
-
 /// The program's version, with the revision it was built from where that is known.
 std::string version();
 

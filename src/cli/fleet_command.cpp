@@ -74,6 +74,10 @@ class FleetCommand : public Command {
   /// Never overwrites: a result stays what it was. Throws InputError or EnvironmentError.
   static void write_new_file(const std::string& path, const std::string& text) {
     std::FILE* file = std::fopen(path.c_str(), "wx");
+    if (file == nullptr && errno == EEXIST) {
+      throw InputError(fmt::format("{}: exists, and no result is ever overwritten; give a new name",
+                                   printable(path, 200)));
+    }
     if (file == nullptr) {
       const std::string reason = std::generic_category().message(errno);
       throw EnvironmentError(

@@ -40,25 +40,8 @@ int end_all(ExitStatus status, const std::string& message, const moevar::cli::La
   return static_cast<int>(status);
 }
 
-int run_command(moevar::cli::Command& command, int argc, char** argv,
-                const moevar::cli::Launch& launch) {
-  try {
-    return static_cast<int>(command.run(argc, argv));
-  } catch (const moevar::mpi::SharedError& error) {
-    return end_together(error.status(), error.what(), launch);
-  } catch (const moevar::Error& error) {
-    return end_all(error.status(), error.what(), launch);
-  } catch (const std::bad_alloc&) {
-    return end_all(ExitStatus::environment, "out of memory", launch);
-  } catch (const std::exception& error) {
-    return end_all(ExitStatus::environment, error.what(), launch);
-  }
-}
-
-}  // namespace
-
-int main(int argc, char** argv) {
-  const auto launch = moevar::cli::launched();
+/// Parses the command line and runs the subcommand; throws what that throws.
+ExitStatus run_program(int argc, char** argv, const moevar::cli::Launch& launch) {
   CLI::App app{"moevar: what GPU variability costs expert-parallel Mixture-of-Experts inference"};
   app.name("moevar");
   app.set_version_flag("--version", moevar::cli::version());
@@ -77,12 +60,27 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) {  // --help, --version
-      return launch.rank == 0 ? app.exit(error) : 0;
+      return launch.rank == 0 ? static_cast<ExitStatus>(app.exit(error)) : ExitStatus::ok;
     }
-    if (launch.rank == 0) {
-      complain(fmt::format("{}; see moevar --help", error.what()));
-    }
-    return static_cast<int>(ExitStatus::bad_input);
+    throw moevar::InputError(fmt::format("{}; see moevar --help", error.what()));
   }
-  return run_command(*chosen, argc, argv, launch);
+  return chosen->run(argc, argv);
+}
+
+}  // namespace
+
+// NOLINTNEXTLINE(bugprone-exception-escape): what the handlers themselves throw may end the program
+int main(int argc, char** argv) {
+  const auto launch = moevar::cli::launched();
+  try {
+    return static_cast<int>(run_program(argc, argv, launch));
+  } catch (const moevar::mpi::SharedError& error) {
+    return end_together(error.status(), error.what(), launch);
+  } catch (const moevar::Error& error) {
+    return end_all(error.status(), error.what(), launch);
+  } catch (const std::bad_alloc&) {
+    return end_all(ExitStatus::environment, "out of memory", launch);
+  } catch (const std::exception& error) {
+    return end_all(ExitStatus::environment, error.what(), launch);
+  }
 }

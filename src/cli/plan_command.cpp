@@ -10,13 +10,15 @@
 #include "run/routing_source.hpp"
 #include "run/runner.hpp"
 #include "study/plan.hpp"
+#include "system/files.hpp"
 
 namespace moevar::cli {
 
 namespace {
 
-/// "rank 0: 0-3, rank 1: 4-7"; long lists keep their ends.
-std::string ranks_to_devices(int ranks, int devices) {
+/// "rank 0: 0-3, rank 1: 4-7"; long lists keep their ends. `one_each`: the first ranks drive one
+/// device each, as with real ones; else all ranks share the fleet in blocks.
+std::string ranks_to_devices(int ranks, int devices, bool one_each) {
   constexpr int kShown = 6;
   std::string text;
   for (int rank = 0; rank < ranks; ++rank) {
@@ -24,7 +26,9 @@ std::string ranks_to_devices(int ranks, int devices) {
       text += ", ...";
       rank = ranks - 1;
     }
-    const auto block = block_of(rank, ranks, devices);
+    const auto block =
+        one_each ? block_of(std::min(rank, devices), std::max(ranks, devices + 1), devices)
+                 : block_of(rank, ranks, devices);
     const std::string mine = block.size() == 0   ? "none"
                              : block.size() == 1 ? fmt::format("{}", block.begin)
                                                  : fmt::format("{}-{}", block.begin, block.end - 1);
@@ -41,7 +45,7 @@ class PlanCommand : public Command {
   }
 
   ExitStatus run(int /*argc*/, char** /*argv*/) override {
-    auto parsed = study_.parse(read_text_file(study_.path));
+    auto parsed = study_.parse(files::read_text(study_.path));
     run::check_study(parsed);
     const auto kind = run::resolve_device(parsed);
     const auto routing = run::load_routing(parsed);
@@ -67,7 +71,12 @@ class PlanCommand : public Command {
     fmt::print("devices   {}{}\n", to_string(kind),
                kind == study::DeviceKind::model ? ", " + study.fleet.preset : "");
     for (const int devices : study.fleet.devices) {
-      fmt::print("  {:>7} {}\n", devices, ranks_to_devices(ranks_, devices));
+      const bool one_each = kind != study::DeviceKind::model;
+      if (one_each && devices > ranks_) {
+        fmt::print("  {:>7} one device a rank: start it with mpirun -np {}\n", devices, devices);
+      } else {
+        fmt::print("  {:>7} {}\n", devices, ranks_to_devices(ranks_, devices, one_each));
+      }
     }
     fmt::print("\nphase  repeat  devices  cap W  heat        policy\n");
     for (const auto& phase : plan) {

@@ -43,6 +43,13 @@ ProgressBar::ProgressBar() : style_(isatty(STDERR_FILENO) != 0 ? Style::bar : St
   }
 }
 
+// what comes next, an error's line perhaps, begins a line of its own
+ProgressBar::~ProgressBar() {
+  if (in_line_) {
+    std::fputc('\n', stderr);
+  }
+}
+
 void ProgressBar::planned(std::span<const study::PhaseSpec> plan) {
   phases_ = plan.size();
   start_ = Clock::now();
@@ -63,6 +70,7 @@ void ProgressBar::draw(const std::string& text) {
   fmt::print(stderr, "{}[{}] {}/{} phases  {}{}", in_place ? "\r\x1b[K" : "", bar, done_, phases_,
              text, in_place && done_ < phases_ ? "" : "\n");
   std::fflush(stderr);
+  in_line_ = in_place && done_ < phases_;
 }
 
 void ProgressBar::phase_begins(const study::PhaseSpec& phase) {

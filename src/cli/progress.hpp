@@ -18,6 +18,9 @@ std::string label_of(const study::PhaseSpec& phase);
 class ProgressBar : public run::Observer {
  public:
   ProgressBar();
+  ~ProgressBar() override;
+  ProgressBar(const ProgressBar&) = delete;
+  ProgressBar& operator=(const ProgressBar&) = delete;
   void planned(std::span<const study::PhaseSpec> plan) override;
   void phase_begins(const study::PhaseSpec& phase) override;
   void phase_done(const study::PhaseSpec& phase) override;
@@ -32,11 +35,12 @@ class ProgressBar : public run::Observer {
   Style style_;
   std::size_t phases_ = 0;
   std::size_t done_ = 0;
+  bool in_line_ = false;  ///< the cursor stands behind a bar
   Clock::time_point start_ = Clock::now();
   Clock::time_point last_line_;
 };
 
-/// "about 40 ms", "about 3 s", "about 12 min": a duration as far as an estimate can be trusted.
+/// "under 1 s", "about 3 s", "about 12 min": a duration as far as an estimate can be trusted.
 std::string rough_duration(double seconds);
 
 }  // namespace moevar::cli

@@ -7,6 +7,7 @@
 #include "cli/study_options.hpp"
 #include "record/summary.hpp"
 #include "run/runner.hpp"
+#include "system/files.hpp"
 #include "system/mpi.hpp"
 
 namespace moevar::cli {
@@ -22,12 +23,15 @@ class RunCommand : public Command {
   }
 
   ExitStatus run(int argc, char** argv) override {
+    if (out_.empty()) {
+      throw InputError("--out: empty; it must name a folder");
+    }
     const mpi::Session session(&argc, &argv);
     const auto world = mpi::Communicator::world();
     study::ParsedStudy parsed;
     std::string text;
     mpi::on_root(world, [&] {
-      text = read_text_file(study_.path);
+      text = files::read_text(study_.path);
       parsed = study_.parse(text);
     });
     world.broadcast(text);

@@ -40,9 +40,7 @@ MpiExchange::MpiExchange(const mpi::Communicator& comm, std::size_t row_length, 
 }
 
 MpiExchange::~MpiExchange() {
-  int finalized = 0;
-  MPI_Finalized(&finalized);
-  if (finalized == 0) {
+  if (mpi::running()) {
     MPI_Type_free(&row_);
   }
 }

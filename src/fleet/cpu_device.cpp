@@ -77,9 +77,18 @@ std::vector<DeviceIdentity> bind_cpu_fleet(const mpi::Communicator& comm, int de
   node.broadcast(std::span(&first_rank, 1));
   const auto first_ranks = comm.all_gather(first_rank);
   const auto slots = comm.all_gather(std::int64_t{node.rank()});
-  const auto cores = comm.all_gather(std::int64_t{affinity::bind_to_core(node.rank())});
-  const auto hosts = comm.all_gather(affinity::host_name());
-  const auto models = comm.all_gather(affinity::cpu_model());
+  // what can fail on one rank alone comes before the exchange of it
+  int core = 0;
+  std::string host;
+  std::string model;
+  mpi::on_all(comm, [&] {
+    core = affinity::bind_to_core(node.rank());
+    host = affinity::host_name();
+    model = affinity::cpu_model();
+  });
+  const auto cores = comm.all_gather(std::int64_t{core});
+  const auto hosts = comm.all_gather(host);
+  const auto models = comm.all_gather(model);
 
   std::map<std::int64_t, int> node_of;
   std::map<std::string, int> uses;

@@ -49,8 +49,8 @@ constexpr std::array<GpuFamily, 6> kFamilies{{
         .memory_gb_s = 0.92 * 900,  // A, part of peak
         .intra_gb_s = 62,           // A, 0.41 of NVLink 2's 150, h100-sxm5's part
         .inter_gb_s = 6.25,         // A, 4 EDR a node
-        .intra_latency_us = 29,     // A, as h100-sxm5
-        .inter_latency_us = 47,     // A, as h100-sxm5
+        .intra_latency_us = 42,     // A, as h100-sxm5
+        .inter_latency_us = 52,     // A, as h100-sxm5
     },
     {
         .name = "a100-pcie",
@@ -86,8 +86,8 @@ constexpr std::array<GpuFamily, 6> kFamilies{{
         .memory_gb_s = 1690,        // M, BabelStream
         .intra_gb_s = 20,           // A, PCIe 4
         .inter_gb_s = 12.5,         // A, 4 HDR a node
-        .intra_latency_us = 29,     // A, as h100-sxm5
-        .inter_latency_us = 47,     // A, as h100-sxm5
+        .intra_latency_us = 42,     // A, as h100-sxm5
+        .inter_latency_us = 52,     // A, as h100-sxm5
     },
     {
         .name = "a100-sxm4",
@@ -123,8 +123,8 @@ constexpr std::array<GpuFamily, 6> kFamilies{{
         .memory_gb_s = 0.92 * 2039,  // A, part of peak
         .intra_gb_s = 123,           // A, 0.41 of NVLink 3's 300
         .inter_gb_s = 25,            // A, 8 HDR a node
-        .intra_latency_us = 29,      // A, as h100-sxm5
-        .inter_latency_us = 47,      // A, as h100-sxm5
+        .intra_latency_us = 42,      // A, as h100-sxm5
+        .inter_latency_us = 52,      // A, as h100-sxm5
     },
     {
         .name = "h100-sxm5",
@@ -160,8 +160,8 @@ constexpr std::array<GpuFamily, 6> kFamilies{{
         .memory_gb_s = 0.92 * 3350,         // A, part of peak
         .intra_gb_s = 185,                  // P, NCCL EP 0.1.0 combine, 8 GPUs
         .inter_gb_s = 50,                   // P, DeepEP: CX7
-        .intra_latency_us = 29,             // F, DeepEP EP8: 77 us - 128 * 8 * 7168 B / 153 GB/s
-        .inter_latency_us = 47,             // F, DeepEP EP256: 194 us - 128 * 8 * 7168 B / 50 GB/s
+        .intra_latency_us = 42,  // F, DeepEP EP8: 77 us - 7/8 * 128 * 8 * 7168 B / 185 GB/s
+        .inter_latency_us = 52,  // F, DeepEP EP256: 194 us - 248/256 * 128 * 8 * 7168 B / 50 GB/s
     },
     {
         .name = "h200-sxm",
@@ -197,8 +197,8 @@ constexpr std::array<GpuFamily, 6> kFamilies{{
         .memory_gb_s = 4890,                // P, Triad
         .intra_gb_s = 185,                  // P, as h100-sxm5
         .inter_gb_s = 50,                   // P, as h100-sxm5
-        .intra_latency_us = 29,             // F, as h100-sxm5
-        .inter_latency_us = 47,             // F, as h100-sxm5
+        .intra_latency_us = 42,             // F, as h100-sxm5
+        .inter_latency_us = 52,             // F, as h100-sxm5
     },
     {
         .name = "mi300x",
@@ -234,8 +234,8 @@ constexpr std::array<GpuFamily, 6> kFamilies{{
         .memory_gb_s = 0.92 * 5300,  // A, part of peak
         .intra_gb_s = 184,           // A, 0.41 of xGMI's 448
         .inter_gb_s = 50,            // A, 8 NDR a node
-        .intra_latency_us = 29,      // A, as h100-sxm5
-        .inter_latency_us = 47,      // A, as h100-sxm5
+        .intra_latency_us = 42,      // A, as h100-sxm5
+        .inter_latency_us = 52,      // A, as h100-sxm5
     },
 }};
 

@@ -131,7 +131,8 @@ OperatingPoint solve(const GpuFamily& family, const GpuTraits& gpu, const Activi
   }
   GpuTraits cool = gpu;
   if (heat == study::Heat::neighbours) {
-    cool.t_in_c += gpu.slot_sign * family.neighbour_c_w / 2.0 * steady.power_w;
+    // only the downstream GPU breathes what its neighbour has heated
+    cool.t_in_c += std::max(gpu.slot_sign, 0) * family.neighbour_c_w * steady.power_w;
     cool.slot_sign = 0;
   }
   return solve_at(family, gpu, activity, cap_w, idle_temperature(family, cool));

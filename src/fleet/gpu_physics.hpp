@@ -82,8 +82,9 @@ OperatingPoint solve_steady(const GpuFamily& family, const GpuTraits& gpu, const
 ///   soaked      thermal steady state, solve_steady();
 ///   ambient     the die is still where idling (lowest clock, no switching) leaves it, and the
 ///               clock is what the cap allows at that temperature: work just begun;
-///   neighbours  as ambient, in air that the neighbour has heated by working steadily. Its power is
-///               taken to be this GPU's own steady one, as in E3.
+///   neighbours  as ambient, in air that the neighbour has heated by working steadily: a downstream
+///               GPU's inlet rises by h times the neighbour's power, taken to be this GPU's own
+///               steady one as in E3; an upstream GPU's stays as it is.
 OperatingPoint solve(const GpuFamily& family, const GpuTraits& gpu, const Activity& activity,
                      double cap_w, study::Heat heat) noexcept;
 

@@ -59,8 +59,6 @@ double SpeedCurve::tokens_within(double time_us) const noexcept {
   return tokens_[i - 1] + (tokens_[i] - tokens_[i - 1]) * (time_us - time_us_[i - 1]) / rise;
 }
 
-bool SpeedCurve::extrapolates(double tokens) const noexcept { return tokens > tokens_.back(); }
-
 std::vector<double> profile_grid(int slots, int tile, double max_tokens, int points) {
   const double lowest = slots;
   const double ratio = std::pow(std::max(max_tokens / lowest, 1.0), 1.0 / (points - 1));

@@ -17,7 +17,6 @@ class SpeedCurve {
   [[nodiscard]] double time_us(double tokens) const noexcept;
   /// The most tokens that are done within `time_us`; infinity where the curve never exceeds it.
   [[nodiscard]] double tokens_within(double time_us) const noexcept;
-  [[nodiscard]] bool extrapolates(double tokens) const noexcept;
 
   [[nodiscard]] std::span<const double> grid() const noexcept { return tokens_; }
   [[nodiscard]] std::span<const double> times() const noexcept { return time_us_; }

@@ -98,7 +98,7 @@ class StudyWriter::Impl {
   void create() {
     if (holds_run(directory_)) {
       throw InputError(fmt::format(
-          "{} already holds a run; give a folder without one, or --resume to go on with it",
+          "{} already holds a run, and no result is ever overwritten; give another folder",
           directory_.string()));
     }
     std::vector<fs::path> made;

@@ -64,6 +64,7 @@ nlohmann::ordered_json to_json(const CellSummary& cell) {
   json["heat"] = cell.heat;
   json["workload"] = cell.workload;
   json["policy"] = cell.policy;
+  json["phase"] = cell.phase;
   json["repeat"] = cell.repeat;
   json["layer_us"] = {{"mean", cell.layer_us.mean},
                       {"median", cell.layer_us.median},
@@ -93,6 +94,7 @@ CellSummary summarise(const study::PhaseSpec& spec, const std::string& workload,
   cell.heat = study::to_string(spec.condition.heat);
   cell.workload = workload;
   cell.policy = spec.policy;
+  cell.phase = spec.index;
   cell.repeat = spec.repeat;
 
   constexpr std::array kLayer{stats::kMedian, stats::kP90, stats::kP99};

@@ -14,6 +14,7 @@ namespace moevar::record {
 
 /// One cell: its factors and what came of it.
 struct CellSummary {
+  int phase = 0;  ///< the cell's place in the plan: /phases/NNNN
   int devices = 0;
   std::optional<double> power_cap_w;
   std::string heat;

@@ -195,7 +195,8 @@ std::string render_table(const Summary& summary) {
   text +=
       "straggler tax: layer time ÷ mean busy time over devices − 1.  load imbalance: busiest "
       "device ÷ mean.\nidle: waiting for the slowest device.  gap: slowest − fastest device's "
-      "experts.\nvs: change of the mean layer time.\n";
+      "experts.\nvs: change of the mean layer time.  Over repeats: means of each repeat's "
+      "figure.\n";
   return text;
 }
 

@@ -87,14 +87,47 @@ void check_device_keys(const study::ParsedStudy& parsed, study::DeviceKind kind)
   }
   const bool model = kind == study::DeviceKind::model;
   for (const auto* key : {"fleet.spread", "fleet.homogeneous", "fleet.preset"}) {
-    if (!model && parsed.origin.contains(std::string(key))) {
+    if (!model && parsed.origin.contains(key)) {
       throw InputError(fmt::format("{}: only modelled GPUs have it; leave it out on \"{}\" devices",
                                    parsed.at(key), to_string(kind)));
     }
   }
 }
 
+/// Keys that a kind of workload has no use for: written down, they would promise what does not
+/// happen.
+void check_workload_keys(const study::ParsedStudy& parsed) {
+  const bool synthetic = parsed.study.workload.kind == study::WorkloadKind::synthetic;
+  const std::string kind = to_string(parsed.study.workload.kind);
+  if (synthetic && !parsed.study.workload.path.empty()) {
+    throw InputError(fmt::format(
+        "{}: \"synthetic\" routing reads no file; leave it out, or set workload.kind to \"counts\" "
+        "or \"tokens\"",
+        parsed.at("workload.path")));
+  }
+  for (const auto* key : {"workload.skew", "workload.burst", "workload.drift"}) {
+    if (!synthetic && parsed.origin.contains(key)) {
+      throw InputError(
+          fmt::format("{}: routing from \"{}\" has its own; leave it out", parsed.at(key), kind));
+    }
+  }
+}
+
 }  // namespace
+
+void check_routing(const study::Study& study, const Segments& segments) {
+  // what the counters of run noise hold (model_backend.cpp)
+  constexpr std::int64_t kMostLayers = 1 << 14;
+  constexpr std::int64_t kMostSteps = 1 << 26;
+  constexpr std::int64_t kMostPhases = 1 << 24;
+  const auto phases = static_cast<std::int64_t>(study::make_plan(study).size());
+  if (study.model.layers >= kMostLayers || segments.steps >= kMostSteps || phases >= kMostPhases) {
+    throw InputError(fmt::format(
+        "{} phases of {} steps with {} layers; under {} phases, {} steps and {} layers are "
+        "possible",
+        phases, segments.steps, study.model.layers, kMostPhases, kMostSteps, kMostLayers));
+  }
+}
 
 study::DeviceKind resolve_device(const study::ParsedStudy& parsed) {
   const auto kind = parsed.study.fleet.device;
@@ -110,6 +143,7 @@ study::DeviceKind resolve_device(const study::ParsedStudy& parsed) {
 void check_study(const study::ParsedStudy& parsed) {
   const auto kind = resolve_device(parsed);
   blame(parsed, "fleet.preset", [&] { (void)fleet::find_family(parsed.study.fleet.preset); });
+  check_workload_keys(parsed);
   check_placement_keys(parsed);
   check_conditions(parsed, kind);
   check_device_keys(parsed, kind);

@@ -64,7 +64,7 @@ void check_condition(const study::Condition& condition) {
 std::vector<DeviceIdentity> checked_fleet(const mpi::Communicator& comm,
                                           const study::ModelShape& model, int devices,
                                           int tokens_per_device) {
-  check_sizes(comm, model, devices, tokens_per_device);
+  mpi::on_root(comm, [&] { check_sizes(comm, model, devices, tokens_per_device); });
   return fleet::bind_cpu_fleet(comm, devices);
 }
 
@@ -127,6 +127,7 @@ std::vector<timeline::DeviceState> CpuBackend::enter(const study::Condition& con
     state.sm_clock_mhz = kUnknown;
     state.power_w = kUnknown;
     state.temperature_c = kUnknown;
+    state.steady = false;  // nothing here observes it
   }
   return states;
 }

@@ -17,14 +17,6 @@ namespace moevar::run {
 
 namespace {
 
-exchange::Links links_of(const fleet::GpuFamily& family) {
-  return {.devices_per_node = fleet::kGpusPerNode,
-          .intra_gb_s = family.intra_gb_s,
-          .inter_gb_s = family.inter_gb_s,
-          .intra_latency_us = family.intra_latency_us,
-          .inter_latency_us = family.inter_latency_us};
-}
-
 /// Number of a layer call in the stream of a device's run noise: 24 bits of phase, 26 of step, 14
 /// of layer.
 constexpr std::uint64_t repetition(int phase, std::size_t step, std::size_t layer) noexcept {
@@ -47,6 +39,14 @@ int checked_devices(const study::Fleet& fleet, int devices, int tokens_per_devic
 }
 
 }  // namespace
+
+exchange::Links links_of(const fleet::GpuFamily& family) {
+  return {.devices_per_node = fleet::kGpusPerNode,
+          .intra_gb_s = family.intra_gb_s,
+          .inter_gb_s = family.inter_gb_s,
+          .intra_latency_us = family.intra_latency_us,
+          .inter_latency_us = family.inter_latency_us};
+}
 
 ModelBackend::ModelBackend(const mpi::Communicator& comm, const study::Fleet& fleet,
                            const study::ModelShape& model, std::uint64_t seed, int devices,

@@ -24,6 +24,9 @@
 
 namespace moevar::run {
 
+/// A family's links as the exchange's cost model takes them.
+exchange::Links links_of(const fleet::GpuFamily& family);
+
 /// Modelled GPUs in virtual time. Every value depends on the seed, the fleet and the phase alone:
 /// timelines and totals are the same, bit for bit, at any number of ranks.
 ///

@@ -1,33 +1,21 @@
 #include "run/routing_source.hpp"
 
-#include <fstream>
-#include <sstream>
 #include <utility>
 
 #include <fmt/format.h>
 
 #include "base/error.hpp"
-#include "base/text.hpp"
 #include "base/units.hpp"
+#include "system/files.hpp"
 
 namespace moevar::run {
 
 namespace {
 
-std::string read_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  // an empty file leaves the stream failed too; a folder opens but does not read
-  if (!file || !(text << file.rdbuf())) {
-    throw InputError(fmt::format("{} cannot be read, or is empty; it must be a file that exists",
-                                 printable(path, 200)));
-  }
-  return std::move(text).str();
-}
-
 std::string recorded_text(const study::ParsedStudy& parsed) {
   const auto& workload = parsed.study.workload;
-  return workload.kind == study::WorkloadKind::synthetic ? std::string{} : read_file(workload.path);
+  return workload.kind == study::WorkloadKind::synthetic ? std::string{}
+                                                         : files::read_text(workload.path);
 }
 
 std::unique_ptr<workload::Routing> build(const study::Study& study, const std::string& text) {
@@ -50,7 +38,9 @@ std::unique_ptr<workload::Routing> load(const study::ParsedStudy& parsed, std::s
     text = recorded_text(parsed);
     return build(parsed.study, text);
   } catch (const InputError& error) {
-    throw InputError(fmt::format("{}: {}", parsed.at("workload.path"), error.what()));
+    const bool synthetic = parsed.study.workload.kind == study::WorkloadKind::synthetic;
+    throw InputError(fmt::format("{}: {}", parsed.at(synthetic ? "workload.kind" : "workload.path"),
+                                 error.what()));
   }
 }
 

@@ -12,6 +12,7 @@
 #include "run/cpu_backend.hpp"
 #include "run/model_backend.hpp"
 #include "run/routing_source.hpp"
+#include "system/affinity.hpp"
 
 namespace moevar::run {
 
@@ -57,11 +58,11 @@ class Runner {
     study_.model.layers = routing_->shape().layers;
     // the largest fleet needs the most ranks, the smallest the most memory a rank: they tell at
     // once whether all of the plan can be had
+    mpi::on_root(comm_, [&] { check_routing(study_, segments_); });
+    check_memory();
     const auto [smallest, largest] = std::ranges::minmax(study_.fleet.devices);
-    mpi::on_all(comm_, [&, smallest = smallest, largest = largest] {
-      (void)make_backend(comm_, study_, kind_, largest);
-      (void)make_backend(comm_, study_, kind_, smallest);
-    });
+    (void)make_backend(comm_, study_, kind_, largest);
+    (void)make_backend(comm_, study_, kind_, smallest);
   }
 
   record::Summary run(const std::filesystem::path& directory, const std::string& version,
@@ -104,6 +105,28 @@ class Runner {
   }
   [[nodiscard]] std::int64_t tokens_of_step(int devices) const {
     return std::int64_t{study_.workload.tokens_per_device} * devices;
+  }
+
+  /// Loads of two windows on every rank, timelines of the rank's devices, and one array of the
+  /// whole fleet on the rank that writes must fit in memory, counted for a node that holds all
+  /// ranks of it.
+  void check_memory() const {
+    const auto node = comm_.split_by_node();
+    mpi::on_all(comm_, [&] {
+      const double calls = 1.0 * study_.phases.steps * study_.model.layers;
+      const double devices = std::ranges::max(study_.fleet.devices);
+      const double here = devices * node.size() / comm_.size();
+      const double needed =
+          calls * (2.0 * 4.0 * study_.model.experts * node.size() + 44.0 * here + 8.0 * devices);
+      const auto available = static_cast<double>(affinity::available_memory_bytes());
+      if (needed > available) {
+        throw EnvironmentError(fmt::format(
+            "{} steps × {} layers × {} experts on {} devices need {:.0f} GiB on host {}, which has "
+            "{:.0f} GiB; fewer steps a phase (phases.steps), layers or devices, or more nodes",
+            study_.phases.steps, study_.model.layers, study_.model.experts, devices,
+            needed / 0x1p30, affinity::host_name(), available / 0x1p30));
+      }
+    });
   }
 
   /// Cells stand in the order of the study file, whatever the order in which their phases ran.
@@ -156,7 +179,9 @@ class Runner {
     states_ = backend_->enter(phase.condition);
     if (new_fleet || study_.phases.profile == study::Profiling::condition) {
       const int slots = slots_per_device(phase.devices);
-      speeds_ = backend_->profile(slots, 1.2 * heaviest_device(mean_loads, slots));
+      // steps scatter about their mean, and loads drift after the profile
+      constexpr double kRoom = 1.5;
+      speeds_ = backend_->profile(slots, kRoom * heaviest_device(mean_loads, slots));
     }
   }
 

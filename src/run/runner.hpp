@@ -7,6 +7,7 @@
 
 #include "record/summary.hpp"
 #include "run/backend.hpp"
+#include "run/routing_source.hpp"
 #include "study/parse.hpp"
 #include "study/plan.hpp"
 #include "system/mpi.hpp"
@@ -29,6 +30,9 @@ study::DeviceKind resolve_device(const study::ParsedStudy& parsed);
 /// Checks what parse() cannot know: policies, presets, caps, sizes. Pure but for resolve_device.
 /// Throws InputError that names file, line and key.
 void check_study(const study::ParsedStudy& parsed);
+
+/// Checks what is known once the routing is: `study` has the routing's layers. Throws InputError.
+void check_routing(const study::Study& study, const Segments& segments);
 
 /// The machines for one fleet size. Collective.
 std::unique_ptr<Backend> make_backend(const mpi::Communicator& comm, const study::Study& study,

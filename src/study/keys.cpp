@@ -213,7 +213,7 @@ template <class Member>
 Key text_key(std::string name, Member member, std::string_view help) {
   return {std::move(name), std::string(help),
           [member](Study& study, const toml::node& node) { member(study) = read_text(node); },
-          [member](const Study& study) { return quoted(member(study)); }};
+          [member](const Study& study) { return quoted(member(study)); }, true};
 }
 
 template <class E, class Member>

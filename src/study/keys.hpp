@@ -20,6 +20,7 @@ struct Key {
   std::function<void(Study&, const toml::node&)> read;
   /// The member's value as TOML; empty where it is not set.
   std::function<std::string(const Study&)> write;
+  bool is_text = false;  ///< its value is one text
 };
 
 /// All keys, in the order in which a study file is best read.

@@ -38,31 +38,61 @@ Source read_file_text(std::string_view text, const std::string& path) {
   }
 }
 
-Source read_override(const std::string& text) {
-  const std::string name = fmt::format("--set {}", printable(text));
+std::string override_name(const std::string& text) {
+  return fmt::format("--set {}", printable(text));
+}
+
+/// "a.b=c" with c as plain text, so that --set workload.path=trace.json needs no quotation marks.
+Source text_override(const std::string& text) {
   const auto equals = text.find('=');
-  if (equals == std::string::npos || equals == 0) {
-    throw InputError(fmt::format("{}: want section.key=value, as in fleet.devices=[8,16]", name));
-  }
+  std::ostringstream quoted;
+  quoted << toml::value<std::string>(text.substr(equals + 1));
   try {
-    return {toml::parse(text), name, false};
+    return {toml::parse(text.substr(0, equals) + "=" + quoted.str()), override_name(text), false};
   } catch (const toml::parse_error&) {
-    // no TOML value: plain text, so that --set workload.path=trace.json needs no quotation marks
-  }
-  try {
-    toml::table table = toml::parse(text.substr(0, equals) + "=''");
-    std::ostringstream quoted;
-    quoted << toml::value<std::string>(text.substr(equals + 1));
-    return {toml::parse(text.substr(0, equals) + "=" + quoted.str()), name, false};
-  } catch (const toml::parse_error&) {
-    throw InputError(fmt::format("{}: {} is no key; want section.key=value", name,
+    throw InputError(fmt::format("{}: {} is no key; want section.key=value", override_name(text),
                                  printable(text.substr(0, equals))));
   }
+}
+
+Source read_override(const std::string& text) {
+  const auto equals = text.find('=');
+  if (equals == std::string::npos || equals == 0) {
+    throw InputError(
+        fmt::format("{}: want section.key=value, as in fleet.devices=[8,16]", override_name(text)));
+  }
+  try {
+    return {toml::parse(text), override_name(text), false};
+  } catch (const toml::parse_error&) {
+    return text_override(text);
+  }
+}
+
+/// Whether a single value that is no text, such as a date, was given to a key that holds text.
+bool overrides_text_key(const Source& source) {
+  bool found = false;
+  for (const auto& [section, content] : source.table) {
+    if (const auto* table = content.as_table()) {
+      for (const auto& [key, value] : *table) {
+        const auto name = fmt::format("{}.{}", section.str(), key.str());
+        const auto known = std::ranges::find(keys(), name, &Key::name);
+        found = known != keys().end() && known->is_text && !value.is_string();
+      }
+    }
+  }
+  return found;
 }
 
 [[noreturn]] void unknown(const Source& source, const toml::source_region& region,
                           std::string_view name) {
   std::vector<std::string_view> names;
+  const auto starts_a_key = [&](const Key& key) {
+    return key.name.substr(0, key.name.find('.')) == name;
+  };
+  if (std::ranges::any_of(keys(), starts_a_key)) {
+    throw InputError(fmt::format("{}: {} is a section: write [{}], and its keys below it",
+                                 source.at(region), name, name));
+  }
   for (const auto& key : keys()) {
     names.push_back(key.name);
   }
@@ -144,24 +174,22 @@ void check_together(const ParsedStudy& parsed) {
 
 std::string ParsedStudy::at(std::string_view key) const {
   const auto place = origin.find(key);
-  return place == origin.end() ? std::string(key) : fmt::format("{}: {}", place->second, key);
+  return fmt::format("{}: {}", place == origin.end() ? path : place->second, key);
 }
 
 ParsedStudy parse(std::string_view text, const std::string& path,
                   const std::vector<std::string>& overrides) {
   ParsedStudy parsed;
+  parsed.path = path;
   apply(read_file_text(text, path), parsed);
   for (const auto& text_of_one : overrides) {
-    apply(read_override(text_of_one), parsed);
+    auto source = read_override(text_of_one);
+    if (overrides_text_key(source)) {
+      source = text_override(text_of_one);
+    }
+    apply(source, parsed);
   }
-  try {
-    check_together(parsed);
-  } catch (const InputError& error) {
-    const std::string message = error.what();
-    throw InputError(message.starts_with(path) || message.starts_with("--set")
-                         ? message
-                         : fmt::format("{}: {}", path, message));
-  }
+  check_together(parsed);
   return parsed;
 }
 

@@ -12,9 +12,10 @@ namespace moevar::study {
 /// A study and where each of its values was written, for errors that are found later.
 struct ParsedStudy {
   Study study;
+  std::string path;                                        ///< the study file
   std::map<std::string, std::string, std::less<>> origin;  ///< "fleet.devices" → "study.toml:12"
 
-  /// "study.toml:12: fleet.devices": the start of an error message about a key; without the place
+  /// "study.toml:12: fleet.devices": the start of an error message about a key; without the line
   /// where the value is a default.
   [[nodiscard]] std::string at(std::string_view key) const;
 };

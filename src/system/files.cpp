@@ -3,12 +3,15 @@
 #include <algorithm>
 #include <cerrno>
 #include <fcntl.h>
+#include <fstream>
+#include <sstream>
 #include <system_error>
 #include <unistd.h>
 
 #include <fmt/format.h>
 
 #include "base/error.hpp"
+#include "base/text.hpp"
 
 namespace moevar::files {
 
@@ -83,6 +86,18 @@ void write_text(const fs::path& target, std::string_view text) {
     discard(temporary);
     throw;
   }
+}
+
+std::string read_text(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream text;
+  text << file.rdbuf();
+  // a folder opens, but does not read
+  if (!file.is_open() || text.view().empty()) {
+    throw InputError(fmt::format("{} cannot be read, or is empty; it must be a file that exists",
+                                 printable(path.string(), 200)));
+  }
+  return std::move(text).str();
 }
 
 std::vector<fs::path> make_folders(const fs::path& path) {

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -18,6 +19,9 @@ void publish(const std::filesystem::path& temporary, const std::filesystem::path
 
 /// Writes `text` under a temporary name, then publishes it. On failure nothing is left.
 void write_text(const std::filesystem::path& target, std::string_view text);
+
+/// A whole file's bytes. Throws InputError that names it where it cannot be read, or is empty.
+std::string read_text(const std::filesystem::path& path);
 
 /// Creates a folder and the missing ones above it. Returns those it made, outermost first; on
 /// failure they are gone again.

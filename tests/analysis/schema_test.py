@@ -255,7 +255,9 @@ def main(directory):
         check(summary["device"] == study.attrs["device"], "summary.json: device")
         check(summary["complete"] == bool(study.attrs["complete"]), "summary.json: complete")
         check(len(summary["cells"]) == len(study["phases"]), "summary.json: a cell per phase")
-        for cell, name in zip(summary["cells"], study["phases"]):
+        check(len({cell["phase"] for cell in summary["cells"]}) == len(summary["cells"]), "summary.json: one cell a phase")
+        for cell in summary["cells"]:
+            name = f"{cell['phase']:04}"
             check_cell(cell, study["phases"][name], study["timing"][name])
     print(f"{directory}: {checks} checks passed")
 

@@ -4,7 +4,10 @@ right, nothing left behind, no rank that hangs. One test per case."""
 
 import json
 import os
+import subprocess
 import unittest
+
+import h5py
 
 from moevar_cli import SMALL, Case, start
 
@@ -121,6 +124,23 @@ class BadInput(Case):
         self.refused_study(SMALL.replace('"model"', '"cpu"').replace("[8]", "[2]"),
                            "conditions.power_cap_w")
 
+    def test_study_too_large_for_memory(self):
+        self.refused_study(SMALL, "phases.steps", "GiB", status=3,
+                           options=["--set", "phases.steps=10000000", "--set", "model.layers=1000"])
+
+    def test_path_without_recorded_routing(self):
+        self.refused_study(SMALL, "workload.path", "synthetic", options=["--set", "workload.path=x.json"])
+
+    def test_skew_of_recorded_routing(self):
+        path = self.write("trace.json", json.dumps({"logical_count": self.counts()}))
+        self.refused_study(SMALL, "workload.skew", "leave it out",
+                           options=["--set", "workload.kind=counts", "--set", f"workload.path={path}",
+                                    "--set", "workload.skew=1.0"])
+
+    def test_section_given_a_value(self):
+        self.refused_study("fleet = 3\n" + SMALL.replace("[fleet]", "[fleets]"), "study.toml:1",
+                           "fleet is a section")
+
     # ---- the command line
     def test_override_without_value(self):
         self.refused_study(SMALL, "--set fleet.devices", "section.key=value",
@@ -153,11 +173,9 @@ class BadInput(Case):
         self.refused_counts("", "empty")
 
     def test_trace_truncated(self):
-        self.refused_counts(json.dumps({"logical_count": self.counts()})[:200])
-
+        self.refused_counts(json.dumps({"logical_count": self.counts()})[:200], "not JSON")
     def test_trace_without_its_key(self):
-        self.refused_counts({"physical_count": self.counts()}, "logical_count")
-
+        self.refused_counts({"physical_count": self.counts()}, "logical_count", "expected")
     def test_trace_with_too_few_layers(self):
         self.refused_counts({"logical_count": self.counts(layers=2)}, "layers")
 
@@ -167,54 +185,43 @@ class BadInput(Case):
     def test_trace_ragged(self):
         counts = self.counts()
         counts[1].pop()
-        self.refused_counts({"logical_count": counts})
-
+        self.refused_counts({"logical_count": counts}, "layer 1", "15 experts", "expected 16")
     def test_trace_not_numbers(self):
         counts = self.counts()
         counts[1][2] = "many"
-        self.refused_counts({"logical_count": counts})
-
+        self.refused_counts({"logical_count": counts}, "layer 1", "expert 2", "expected")
     def test_trace_negative(self):
         counts = self.counts()
         counts[1][2] = -1.0
-        self.refused_counts({"logical_count": counts})
-
+        self.refused_counts({"logical_count": counts}, "layer 1", "expert 2", "expected")
     def test_trace_nan(self):
         counts = self.counts()
         counts[1][2] = float("nan")
-        self.refused_counts({"logical_count": counts})  # Python writes NaN, which is no JSON
-
+        self.refused_counts({"logical_count": counts}, "not JSON")  # Python writes NaN, which is no JSON
     def test_trace_null(self):
         counts = self.counts()
         counts[1][2] = None
-        self.refused_counts({"logical_count": counts})
-
+        self.refused_counts({"logical_count": counts}, "layer 1", "expert 2", "expected")
     def test_trace_huge(self):
         counts = self.counts()
         counts[1][2] = 1e300
-        self.refused_counts({"logical_count": counts})
-
+        self.refused_counts({"logical_count": counts}, "layer 1", "expert 2", "expected")
     def test_trace_infinite(self):
         self.refused_counts('{"logical_count": [[1e999, 1.0]]}')
 
     def test_trace_all_dense(self):
-        self.refused_counts({"logical_count": [[0.0] * 16] * 3})
-
+        self.refused_counts({"logical_count": [[0.0] * 16] * 3}, "no layer has tokens")
     def test_csv_negative(self):
         rows = [f"{l},{e},{-5 if (l, e) == (1, 2) else 5}" for l in range(3) for e in range(16)]
-        self.refused_counts("layer,expert,count\n" + "\n".join(rows) + "\n", name="trace.csv")
-
+        self.refused_counts("layer,expert,count\n" + "\n".join(rows) + "\n", "layer 1", "expert 2", "expected", name="trace.csv")
     def test_csv_nan(self):
         rows = [f"{l},{e},{'nan' if (l, e) == (1, 2) else 5}" for l in range(3) for e in range(16)]
-        self.refused_counts("layer,expert,count\n" + "\n".join(rows) + "\n", name="trace.csv")
-
+        self.refused_counts("layer,expert,count\n" + "\n".join(rows) + "\n", "layer 1", "expert 2", "expected", name="trace.csv")
     def test_csv_without_a_column(self):
-        self.refused_counts("layer,count\n0,3\n", name="trace.csv")
-
+        self.refused_counts("layer,count\n0,3\n", "expert", name="trace.csv")
     def test_csv_cut_off(self):
         rows = [f"{l},{e},5" for l in range(3) for e in range(16)]
-        self.refused_counts("layer,expert,count\n" + "\n".join(rows)[:-3], name="trace.csv")
-
+        self.refused_counts("layer,expert,count\n" + "\n".join(rows)[:-3], "expected 3", name="trace.csv")
     def test_trace_of_unknown_format(self):
         self.refused_counts("hello", ".json", name="trace.npz")
 
@@ -226,6 +233,37 @@ class BadInput(Case):
         study = self.write("study.toml", SMALL)
         self.refused(["run", study, "--out", out], "used")
         self.assertEqual({p.name: p.read_bytes() for p in out.iterdir()}, before)
+
+    def test_out_empty(self):
+        self.refused(["run", self.write("study.toml", SMALL), "--out", ""], "--out")
+
+    def test_out_read_only(self):
+        study = self.write("study.toml", SMALL)
+        mount = self.dir / "mount"
+        mount.mkdir()
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", mount], capture_output=True).returncode:
+            self.skipTest("a read-only file system cannot be mounted here")
+        self.addCleanup(subprocess.run, ["umount", mount])
+        self.refused(["run", study, "--out", mount / "out"], str(mount), status=3)
+
+    def test_disk_full_keeps_the_finished_phases(self):
+        mount = self.dir / "mount"
+        mount.mkdir()
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", mount],
+                          capture_output=True).returncode:
+            self.skipTest("a small file system cannot be mounted here")
+        self.addCleanup(subprocess.run, ["umount", mount])
+        study = self.write("study.toml", SMALL)
+        run = start(["run", study, "--out", mount / "out", "--set", "study.repeats=100", "--set",
+                     "phases.steps=64"], ranks=2)
+        lines = [line for line in run.stderr.splitlines() if line.startswith("moevar: ")]
+        self.assertEqual((run.returncode, len(lines)), (3, 1), run.stderr)
+        with h5py.File(mount / "out" / "study.h5") as file:
+            self.assertEqual(file.attrs["complete"], 0)
+            self.assertGreater(len(file["phases"]), 0)
+            for phase in file["phases"].values():
+                self.assertEqual(phase["wait_ns"][...].shape, (8, 64, 3))
+        self.assertEqual(list((mount / "out").rglob("*.tmp")), [])
 
     def test_out_below_a_file(self):
         file = self.write("file", "")
@@ -269,7 +307,7 @@ class BadInput(Case):
     def test_fleet_does_not_overwrite(self):
         out = self.write("fleet.csv", "mine")
         self.refused(["fleet", "--preset", "h100-sxm5", "--devices", "4", "--out", out], "fleet.csv",
-                     status=3, ranks=(0,))
+                     "exists")
         self.assertEqual(out.read_text(), "mine")
 
 

@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import sys
 import tempfile
 import unittest
 
@@ -63,8 +64,11 @@ class Case(unittest.TestCase):
         return path
 
     def run_study(self, text, out, *options, ranks=0, timeout=120):
-        """Runs a study to its end; its summary."""
+        """Runs a study to its end and checks every documented field of it; its summary."""
         study = self.write("study.toml", text)
         run = start(["run", study, "--out", out, *options], ranks=ranks, timeout=timeout)
         self.assertEqual(run.returncode, 0, run.stderr)
+        schema = subprocess.run([sys.executable, ROOT / "tests/analysis/schema_test.py", out], capture_output=True,
+                                text=True)
+        self.assertEqual(schema.returncode, 0, schema.stdout[-2000:] + schema.stderr[-2000:])
         return json.loads((out / "summary.json").read_text())

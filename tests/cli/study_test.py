@@ -134,6 +134,12 @@ class Trace(Case):
 
 
 class Plan(Case):
+    def test_cpu_devices_need_a_rank_each(self):
+        text = SMALL.replace('"model"', '"cpu"').replace("power_cap_w = [700, 500]", "").replace("[8]", "[2]")
+        study = self.write("study.toml", text)
+        self.assertIn("start it with mpirun -np 2", start(["plan", study, "--ranks", "1"]).stdout)
+        self.assertIn("rank 0: 0, rank 1: 1, rank 2: none", start(["plan", study, "--ranks", "3"]).stdout)
+
     def test_plan_runs_nothing_and_lists_everything(self):
         study = self.write("study.toml", SMALL)
         plan = start(["plan", study, "--ranks", "3"])

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The architecture's arrows: a room links rooms of lower floors alone, and includes only what it links.
+"""The architecture's arrows: a room links rooms of lower floors alone, and cannot include those above it.
 
     arrows.py COMPILE_COMMANDS_JSON
 """

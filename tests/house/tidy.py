@@ -35,7 +35,8 @@ def preprocessed(entry):
             drop_next = True
         elif word not in ("-c", "-MD"):
             command.append(word)
-    text = subprocess.run(command + ["-E"], cwd=entry["directory"], check=True, capture_output=True).stdout
+    # with comments and macros: a NOLINT or a macro's body counts too
+    text = subprocess.run(command + ["-E", "-CC", "-dD"], cwd=entry["directory"], check=True, capture_output=True).stdout
     return text.replace(str(ROOT).encode(), b"")
 
 

@@ -195,9 +195,17 @@ TEST(CpuBackend, CapsAndHeatAreRefused) {
 TEST(CpuBackend, SizesThatMakeNoLayerAreRefused) {
   auto wrong = kModel;
   wrong.top_k = 9;
-  EXPECT_THROW(CpuBackend(world(), wrong, kSeed, 1, kTokens), InputError);
-  EXPECT_THROW(CpuBackend(world(), kModel, kSeed, 0, kTokens), InputError);
-  EXPECT_THROW(CpuBackend(world(), kModel, kSeed, 1, 0), InputError);
+  const auto status_of = [](const study::ModelShape& model, int devices, int tokens) {
+    try {
+      const CpuBackend backend(world(), model, kSeed, devices, tokens);
+    } catch (const mpi::SharedError& error) {
+      return error.status();
+    }
+    return ExitStatus::ok;
+  };
+  EXPECT_EQ(status_of(wrong, 1, kTokens), ExitStatus::bad_input);
+  EXPECT_EQ(status_of(kModel, 0, kTokens), ExitStatus::bad_input);
+  EXPECT_EQ(status_of(kModel, 1, 0), ExitStatus::bad_input);
 }
 
 TEST(CpuBackend, EveryOutputEqualsTheDenseReference) {

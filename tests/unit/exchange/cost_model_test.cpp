@@ -43,17 +43,6 @@ TEST(AllToAllCost, RisesWithTokens) {
   }
 }
 
-// The rows from which the latencies come: 128 tokens, top 8, FP8.
-TEST(AllToAllCost, ReproducesPublishedLowLatencyExchanges) {
-  const Links deep_ep{.devices_per_node = 8,
-                      .intra_gb_s = 153,
-                      .inter_gb_s = 50,
-                      .intra_latency_us = 29,
-                      .inter_latency_us = 47};
-  EXPECT_NEAR(ns_to_us(AllToAllCost(deep_ep, 8, 7168).time_ns(1024)), 77, 0.1 * 77);
-  EXPECT_NEAR(ns_to_us(AllToAllCost(deep_ep, 256, 7168).time_ns(1024)), 194, 0.1 * 194);
-}
-
 TEST(PointToPoint, NetworkOrNodeLinks) {
   EXPECT_DOUBLE_EQ(point_to_point_ns(kH100, 1850, false), 10.0);
   EXPECT_DOUBLE_EQ(point_to_point_ns(kH100, 1850, true), 37.0);

@@ -211,13 +211,18 @@ TEST(GpuPhysics, HeatOrdersDiesFromAmbientToSoaked) {
   EXPECT_LT(preheated.temperature_c, soaked.temperature_c);
   EXPECT_GT(ambient.clock_mhz, preheated.clock_mhz);
   EXPECT_GT(preheated.clock_mhz, soaked.clock_mhz);
-  // neighbours heat the air by h/2 times their power, and the die's own leakage a little more
-  const double air = family.neighbour_c_w / 2 * soaked.power_w;
+  // neighbours heat the air by h times their power, and the die's own leakage a little more
+  const double air = family.neighbour_c_w * soaked.power_w;
   EXPECT_NEAR(preheated.temperature_c - ambient.temperature_c, air, 0.1 * air);
   // idle H100: 71 to 111 W published
   const double idle_w = settled_power_w(family, nominal(family), {.level = 0.0}, 345);
   EXPECT_GT(idle_w, 71.0);
   EXPECT_LT(idle_w, 111.0);
+  // an upstream GPU is not cooled by the one behind it
+  auto upstream = nominal(family);
+  upstream.slot_sign = -1;
+  EXPECT_GE(at(upstream, study::Heat::neighbours).temperature_c,
+            at(upstream, study::Heat::ambient).temperature_c);
   // without a neighbour the air is the room's
   EXPECT_EQ(at(nominal(family), study::Heat::ambient).temperature_c,
             at(nominal(family), study::Heat::neighbours).temperature_c);

@@ -52,6 +52,13 @@ TEST(Eplb, GivesWhatDeepSeeksAlgorithmGives) {
   EXPECT_EQ(row(p, 1), (std::vector<std::int32_t>{5, 3, 11, 6, 9, 4, 8, 2, 10, 7, 1, 0}));
 }
 
+TEST(Eplb, LeavesExpertsWhereTheyAreWithOneSlotADevice) {
+  const auto loads = random_loads(2, 8, 3);
+  const auto speeds = equal_speeds(8);
+  EXPECT_EQ(solve(find_policy("eplb"), {loads, speeds, 8, 1, 0}).expert_of_slot,
+            solve(find_policy("contiguous"), {loads, speeds, 8, 1, 0}).expert_of_slot);
+}
+
 TEST(Contiguous, AndRoundRobinAreWhatTheirNamesSay) {
   const auto loads = random_loads(1, 6, 1);
   const auto speeds = equal_speeds(3);

@@ -17,8 +17,6 @@ TEST(SpeedCurve, InterpolatesFromTheOriginAndGoesOnWithTheLastSlope) {
   EXPECT_DOUBLE_EQ(curve.time_us(150), 55);
   EXPECT_DOUBLE_EQ(curve.time_us(400), 100);
   EXPECT_DOUBLE_EQ(curve.time_us(600), 140);
-  EXPECT_FALSE(curve.extrapolates(400));
-  EXPECT_TRUE(curve.extrapolates(401));
 }
 
 TEST(SpeedCurve, TokensWithinInvertsTime) {

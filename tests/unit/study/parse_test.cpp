@@ -69,6 +69,12 @@ TEST(Parse, OverridesWinAndLaterOnesMore) {
   EXPECT_TRUE(study.fleet.homogeneous);
 }
 
+TEST(Parse, AnOverriddenTextMayLookLikeAnotherType) {
+  const auto study = parse(kStudy, "s.toml", {"workload.path=2024-01-01", "study.name=true"}).study;
+  EXPECT_EQ(study.workload.path, "2024-01-01");
+  EXPECT_EQ(study.name, "true");
+}
+
 TEST(Parse, WhatItWritesItReadsBack) {
   for (const std::vector<std::string>& overrides :
        {std::vector<std::string>{},
@@ -85,6 +91,8 @@ TEST(Parse, ErrorsNameFileLineKeyAndTheNearestKey) {
                "s.toml:2: worklaod.skew: no such key; the nearest is workload.skew");
   EXPECT_ERROR("skew = 1.0\n", "s.toml:1: skew: no such key");
   EXPECT_ERROR("[study\nname = 1\n", "s.toml:1: not TOML");
+  EXPECT_ERROR("fleet = 3\n", "s.toml:1: fleet is a section: write [fleet]");
+  EXPECT_ERROR("[[fleet]]\ndevices = 3\n", "fleet is a section: write [fleet]");
   EXPECT_ERROR("[study]\nname = \"a\nb\"\n", "s.toml:2: not TOML");
   EXPECT_ERROR("[model]\npreset = \"deepseek-v4\"\n",
                "s.toml:2: model.preset: 'deepseek-v4' is not a model preset; nearest: deepseek-v3");
