@@ -37,7 +37,7 @@ function(moevar_room name)
   target_link_libraries(moevar_${name} ${scope} ${ROOM_LIBS})
 
   # every header compiles alone
-  if(MOEVAR_TESTS AND ROOM_HEADERS)
+  if(MOEVAR_TESTS AND MOEVAR_HEADER_CHECKS AND ROOM_HEADERS)
     set(checks)
     foreach(header IN LISTS ROOM_HEADERS)
       string(MAKE_C_IDENTIFIER ${header} id)

@@ -8,6 +8,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source jobs/lib/install.sh
 install_missing "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}"
 
+# a clone elsewhere finds what another one compiled
+export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
+
 build() {  # build PRESET [CMAKE-OPTION...]
   local preset=$1
   shift

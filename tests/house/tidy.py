@@ -4,8 +4,8 @@ held to the compiler's warnings and to .clang-format alone: GoogleTest's macros 
 
     tidy.py BUILD_DIR
 
-A file is not looked at again while what the compiler would see of it, .clang-tidy and clang-tidy itself stay
-the same; the marks of clean files are kept under $XDG_CACHE_HOME/moevar-tidy.
+A file is not looked at again while it, the headers of ours that it includes, its compiler options, .clang-tidy and
+clang-tidy itself stay the same; the marks of clean files are kept under $XDG_CACHE_HOME/moevar-tidy.
 """
 
 import concurrent.futures
@@ -21,8 +21,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "moevar-tidy"
 
 
-def preprocessed(entry):
-    """What the compiler sees of a file, without the places of the source tree and the build folder."""
+def digest_of(entry, salt):
+    """A hash of a file, of every header of ours that it includes, and of how it is compiled; the same in any clone."""
     words = shlex.split(entry["command"])
     if "ccache" in words[0]:
         words = words[1:]
@@ -35,14 +35,16 @@ def preprocessed(entry):
             drop_next = True
         elif word not in ("-c", "-MD"):
             command.append(word)
-    # with comments and macros: a NOLINT or a macro's body counts too
-    text = subprocess.run(command + ["-E", "-CC", "-dD"], cwd=entry["directory"], check=True, capture_output=True).stdout
-    return text.replace(str(ROOT).encode(), b"")
+    listed = subprocess.run(command + ["-MM"], cwd=entry["directory"], check=True, capture_output=True, text=True).stdout
+    files = listed.replace("\\\n", " ").split(":", 1)[1].split()
+    digest = hashlib.sha256(salt + " ".join(command).replace(str(ROOT), "").encode())
+    for name in sorted(set(files)):
+        digest.update(name.replace(str(ROOT), "").encode() + pathlib.Path(entry["directory"], name).read_bytes())
+    return digest.hexdigest()
 
 
 def check(entry, build, salt):
-    digest = hashlib.sha256(salt + preprocessed(entry)).hexdigest()
-    mark = CACHE / digest
+    mark = CACHE / digest_of(entry, salt)
     if mark.exists():
         return entry["file"], 0, ""
     run = subprocess.run(["clang-tidy", "-p", build, "--quiet", entry["file"]],
