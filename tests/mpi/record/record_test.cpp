@@ -386,9 +386,6 @@ TEST_F(RecordTest, EqualStudiesAreEqualAtAnyNumberOfRanks) {
   if (world_.is_root()) {
     write_study(alone, folder_ / "one", 2, size);
     write_study(alone, folder_ / "again", 2, size);
-    if (std::system("h5diff --version > /dev/null 2>&1") != 0) {
-      GTEST_SKIP() << "h5diff is not installed";
-    }
     for (const char* other : {"one", "again"}) {
       const auto command =
           fmt::format("h5diff {0}/all/study.h5 {0}/{1}/study.h5", folder_.string(), other);
