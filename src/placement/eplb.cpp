@@ -1,26 +1,21 @@
 #include <numeric>
+#include <vector>
 
 #include "placement/greedy.hpp"
 #include "placement/policies.hpp"
 
 namespace moevar::placement {
 
-Matrix<std::int32_t> assign_eplb(const Problem& problem) {
-  Matrix<std::int32_t> expert_of_slot(
-      {static_cast<std::size_t>(problem.layers()),
-       static_cast<std::size_t>(problem.devices * problem.slots_per_device)});
-  for (int layer = 0; layer < problem.layers(); ++layer) {
-    if (problem.slots_per_device == 1) {
-      // nothing to balance: DeepSeek's packing leaves experts where they are
-      std::iota(expert_of_slot.row(layer).begin(), expert_of_slot.row(layer).end(), 0);
-      continue;
-    }
-    // equal targets: the largest shortfall is the lightest device
-    fill_by_shortfall(problem.mean_loads.row(layer),
-                      std::vector<double>(static_cast<std::size_t>(problem.devices), 0.0),
-                      problem.slots_per_device, expert_of_slot.row(layer));
+void assign_eplb(const LayerProblem& problem, LayerSlots slots) {
+  if (problem.slots_per_device() == 1 && problem.slots() == problem.experts()) {
+    // nothing to balance: DeepSeek's packing leaves experts where they are
+    std::iota(slots.expert.begin(), slots.expert.end(), 0);
+    return;
   }
-  return expert_of_slot;
+  // equal targets: the largest shortfall is the lightest device
+  fill_by_shortfall(copies_for(problem.loads(), problem.devices(), problem.slots_per_device()),
+                    std::vector<double>(static_cast<std::size_t>(problem.devices()), 0.0),
+                    problem.slots_per_device(), slots.expert);
 }
 
 }  // namespace moevar::placement

@@ -31,7 +31,8 @@ double fractional_finish_us(double tokens, const SpeedModels& speeds) {
 
 }  // namespace
 
-double lower_bound_us(std::span<const double> loads, const SpeedModels& speeds) {
+double lower_bound_us(std::span<const double> loads, const SpeedModels& speeds,
+                      int /*slots_per_device*/) {
   const double tokens = std::accumulate(loads.begin(), loads.end(), 0.0);
   const double heaviest = loads.empty() ? 0.0 : *std::ranges::max_element(loads);
   double fastest = speeds.empty() ? 0.0 : speeds.front().time_us(heaviest);

@@ -1,9 +1,7 @@
 #include "placement/placement.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
-#include <numeric>
 
 #include <fmt/format.h>
 
@@ -13,37 +11,12 @@ namespace moevar::placement {
 
 namespace {
 
-void check_problem(const Problem& problem) {
-  if (problem.devices < 1 || problem.slots_per_device < 1 || problem.layers() < 1) {
-    throw InputError(fmt::format(
-        "placement: {} devices with {} slots each and {} layers; at least one of each is needed",
-        problem.devices, problem.slots_per_device, problem.layers()));
-  }
-  const int slots = problem.devices * problem.slots_per_device;
-  if (slots != problem.experts()) {
-    throw InputError(fmt::format(
-        "placement: {} experts on {} devices × {} slots = {} slots; these policies place every "
-        "expert once, so there must be as many slots as experts",
-        problem.experts(), problem.devices, problem.slots_per_device, slots));
-  }
-  if (problem.speeds.size() != static_cast<std::size_t>(problem.devices)) {
-    throw InputError(fmt::format("placement: {} speed models for {} devices; one each is needed",
-                                 problem.speeds.size(), problem.devices));
-  }
-  for (const double load : problem.mean_loads.flat()) {
-    if (!(load >= 0.0) || !std::isfinite(load)) {
-      throw InputError(
-          fmt::format("placement: a load of {} tokens; finite and >= 0 is needed", load));
-    }
-  }
-}
-
-/// device_of[expert] of one layer; the first device where an expert has replicas.
-std::vector<int> device_of_expert(const Placement& placement, int layer) {
-  const auto experts = placement.expert_of_slot.row(layer);
-  std::vector<int> device_of(experts.size(), -1);
-  for (std::size_t slot = 0; slot < experts.size(); ++slot) {
-    auto& device = device_of[static_cast<std::size_t>(experts[slot])];
+/// Where every expert of a layer lies: the first device where it has replicas.
+std::vector<int> device_of_expert(const Placement& placement, int layer, std::size_t experts) {
+  std::vector<int> device_of(experts, -1);
+  const auto slots = placement.expert_of_slot.row(layer);
+  for (std::size_t slot = 0; slot < slots.size(); ++slot) {
+    auto& device = device_of[static_cast<std::size_t>(slots[slot])];
     if (device < 0) {
       device = static_cast<int>(slot) / placement.slots_per_device;
     }
@@ -72,28 +45,14 @@ std::vector<double> device_tokens(const Placement& placement, int layer,
   return tokens;
 }
 
-Placement solve(const Policy& policy, const Problem& problem) {
-  check_problem(problem);
-  const auto start = std::chrono::steady_clock::now();
-  Placement placement;
-  placement.policy = policy.name;
-  placement.devices = problem.devices;
-  placement.slots_per_device = problem.slots_per_device;
-  placement.expert_of_slot = policy.assign(problem);
-  placement.solve_ms =
-      std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
-  placement.share_of_slot = Matrix<double>(placement.expert_of_slot.shape(), 1.0);
-  for (int layer = 0; layer < problem.layers(); ++layer) {
-    const auto loads = problem.mean_loads.row(layer);
-    const auto tokens = device_tokens(placement, layer, loads);
-    double slowest = 0.0;
-    for (std::size_t d = 0; d < tokens.size(); ++d) {
-      slowest = std::max(slowest, problem.speeds[d].time_us(tokens[d]));
-    }
-    placement.predicted_us.push_back(slowest);
-    placement.lower_bound_us.push_back(lower_bound_us(loads, problem.speeds));
+double layer_time_us(const Placement& placement, int layer, std::span<const double> loads,
+                     const SpeedModels& speeds) {
+  const auto tokens = device_tokens(placement, layer, loads);
+  double slowest = 0.0;
+  for (std::size_t d = 0; d < tokens.size(); ++d) {
+    slowest = std::max(slowest, speeds[d].time_us(tokens[d]));
   }
-  return placement;
+  return slowest;
 }
 
 void check_placement(const Placement& placement, int experts) {
@@ -107,7 +66,11 @@ void check_placement(const Placement& placement, int experts) {
       if (expert < 0 || expert >= experts) {
         fail(layer, fmt::format("slot {} holds expert {} of {}", slot, expert, experts));
       }
-      share[static_cast<std::size_t>(expert)] += placement.share_of_slot(layer, slot);
+      const double part = placement.share_of_slot(layer, slot);
+      if (!(part >= 0.0)) {
+        fail(layer, fmt::format("slot {} has a share of {}", slot, part));
+      }
+      share[static_cast<std::size_t>(expert)] += part;
     }
     for (std::size_t expert = 0; expert < share.size(); ++expert) {
       if (std::abs(share[expert] - 1.0) > 1e-9) {
@@ -120,7 +83,9 @@ void check_placement(const Placement& placement, int experts) {
 std::vector<Move> moves_between(const Placement& from, const Placement& to) {
   std::vector<Move> moves;
   for (int layer = 0; layer < to.layers(); ++layer) {
-    const auto was_on = device_of_expert(from, layer);
+    const auto row = to.expert_of_slot.row(layer);
+    const auto experts = static_cast<std::size_t>(*std::ranges::max_element(row)) + 1;
+    const auto was_on = device_of_expert(from, layer, experts);
     for (int slot = 0; slot < to.slots(); ++slot) {
       const auto expert = to.expert_of_slot(layer, slot);
       const int device = slot / to.slots_per_device;

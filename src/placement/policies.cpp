@@ -11,13 +11,20 @@
 namespace moevar::placement {
 
 std::span<const Policy> policies() {
-  static constexpr std::array<Policy, 5> all{{
-      {"contiguous", "experts in order, as engines place them by default", assign_contiguous},
-      {"round_robin", "experts dealt out in turn", assign_round_robin},
-      {"random", "a random permutation per layer", assign_random},
-      {"eplb", "equal tokens on all devices (DeepSeek's EPLB, no redundancy)", assign_eplb},
-      {"vibe", "tokens in proportion to measured speed (ViBE's greedy, slot-capped)", assign_vibe},
-  }};
+  static constexpr std::array all{
+      Policy{.name = "contiguous",
+             .help = "experts in order, as engines place them by default",
+             .assign = assign_contiguous},
+      Policy{
+          .name = "round_robin", .help = "experts dealt out in turn", .assign = assign_round_robin},
+      Policy{.name = "random", .help = "a random permutation per layer", .assign = assign_random},
+      Policy{.name = "eplb",
+             .help = "equal tokens on all devices (DeepSeek's EPLB)",
+             .assign = assign_eplb},
+      Policy{.name = "vibe",
+             .help = "tokens in proportion to measured speed (ViBE's greedy, slot-capped)",
+             .assign = assign_vibe},
+  };
   return all;
 }
 

@@ -2,31 +2,32 @@
 
 #include <cstdint>
 
-#include "base/tensor.hpp"
 #include "placement/placement.hpp"
 
-/// One function per policy, each in a file of its own; policies.cpp lists them.
+/// One function per policy, each in a file of its own; policies.cpp lists them. A policy that its
+/// source defines without replicas places EPLB's copies (replicas.hpp) where there are more slots
+/// than experts.
 namespace moevar::placement {
 
 /// Experts in order: device d holds experts d·S ... d·S + S − 1. What engines do by default.
-Matrix<std::int32_t> assign_contiguous(const Problem& problem);
+void assign_contiguous(const LayerProblem& problem, LayerSlots slots);
 
 /// Experts dealt out in turn: expert e lies on device e mod G. Source: vLLM PR 23745.
-Matrix<std::int32_t> assign_round_robin(const Problem& problem);
+void assign_round_robin(const LayerProblem& problem, LayerSlots slots);
 
 /// A permutation per layer, drawn by the problem's seed.
-Matrix<std::int32_t> assign_random(const Problem& problem);
+void assign_random(const LayerProblem& problem, LayerSlots slots);
 
 /// DeepSeek's EPLB without redundant experts: heaviest first into the lightest device with a free
 /// slot; the first device wins ties. Devices count as equal. Source: deepseek-ai/EPLB,
 /// balanced_packing.
-Matrix<std::int32_t> assign_eplb(const Problem& problem);
+void assign_eplb(const LayerProblem& problem, LayerSlots slots);
 
 /// ViBE's initial placement (arXiv 2606.00735, Algorithm 1, phase 2), slot-capped: targets in
 /// proportion to measured speed, experts by falling load to the largest shortfall among devices
 /// with a free slot. Open in the paper, chosen here: n_ref = N/G tokens, the load a device really
 /// sees; the printed greedy has no slot limit, the paper's evaluation has equal counts, so full
 /// devices no longer compete.
-Matrix<std::int32_t> assign_vibe(const Problem& problem);
+void assign_vibe(const LayerProblem& problem, LayerSlots slots);
 
 }  // namespace moevar::placement

@@ -7,13 +7,13 @@ namespace moevar::placement {
 
 namespace {
 
-/// τ_d = N · s_d / Σ s with s_d = 1 / f_d(N/G); [devices], tokens. A device whose model shows no
+/// τ_d = N · s_d / Σ s with s_d = 1 / f_d(n_ref); [devices], tokens. A device whose model shows no
 /// time at all leaves nothing to tell speeds by: then the targets are equal.
-std::vector<double> speed_targets(const SpeedModels& speeds, double total_tokens) {
+std::vector<double> speed_targets(const SpeedModels& speeds, double total_tokens, double n_ref) {
   const auto devices = static_cast<double>(speeds.size());
   std::vector<double> speed;
   for (const auto& curve : speeds) {
-    const double time = curve.time_us(total_tokens / devices);
+    const double time = curve.time_us(n_ref);
     if (!(time > 0.0)) {
       speed.assign(speeds.size(), total_tokens / devices);
       return speed;
@@ -29,17 +29,14 @@ std::vector<double> speed_targets(const SpeedModels& speeds, double total_tokens
 
 }  // namespace
 
-Matrix<std::int32_t> assign_vibe(const Problem& problem) {
-  Matrix<std::int32_t> expert_of_slot(
-      {static_cast<std::size_t>(problem.layers()),
-       static_cast<std::size_t>(problem.devices * problem.slots_per_device)});
-  for (int layer = 0; layer < problem.layers(); ++layer) {
-    const auto loads = problem.mean_loads.row(layer);
-    const double total = std::accumulate(loads.begin(), loads.end(), 0.0);
-    fill_by_shortfall(loads, speed_targets(problem.speeds, total), problem.slots_per_device,
-                      expert_of_slot.row(layer));
-  }
-  return expert_of_slot;
+void assign_vibe(const LayerProblem& problem, LayerSlots slots) {
+  const auto loads = problem.loads();
+  const double total = std::accumulate(loads.begin(), loads.end(), 0.0);
+  const double n_ref =
+      total / (problem.options().n_ref_printed ? problem.experts() : problem.devices());
+  fill_by_shortfall(copies_for(loads, problem.devices(), problem.slots_per_device()),
+                    speed_targets(problem.speeds(), total, n_ref), problem.slots_per_device(),
+                    slots.expert);
 }
 
 }  // namespace moevar::placement

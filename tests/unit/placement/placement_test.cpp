@@ -153,16 +153,16 @@ TEST(LowerBound, NoRandomPlacementBeatsItAndAnEvenSplitMeetsIt) {
   for (int d = 0; d < 4; ++d) {
     speeds.push_back(SpeedCurve({10, 1000}, {3, 30.0 + d}));
   }
-  const double bound = lower_bound_us(loads.row(0), speeds);
+  const double bound = lower_bound_us(loads.row(0), speeds, 8);
   for (std::uint64_t seed = 0; seed < 2000; ++seed) {
     EXPECT_GE(solve(find_policy("random"), {loads, speeds, 4, 8, seed}).predicted_us[0], bound);
   }
   Matrix<double> even({1, 32}, 10.0);
   const auto equal = equal_speeds(4);
-  EXPECT_NEAR(lower_bound_us(even.row(0), equal), 80.0, 1e-6);
+  EXPECT_NEAR(lower_bound_us(even.row(0), equal, 8), 80.0, 1e-6);
   Matrix<double> hot({1, 32}, 0.0);
   hot(0, 3) = 50.0;
-  EXPECT_DOUBLE_EQ(lower_bound_us(hot.row(0), equal), 50.0);
+  EXPECT_DOUBLE_EQ(lower_bound_us(hot.row(0), equal, 8), 50.0);
 }
 
 TEST(Moves, AreTheExpertsThatChangeDevice) {
