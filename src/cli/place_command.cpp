@@ -86,7 +86,9 @@ class PlaceCommand : public Command {
                    "vibe: reference load, a device's or (as printed) an expert's")
         ->check(CLI::IsMember({"device", "expert"}))
         ->capture_default_str();
-    app.add_option("--seed", seed_, "for policies that draw")->capture_default_str();
+    app.add_option("--seed", seed_, "for policies that draw")
+        ->check(CLI::NonNegativeNumber)
+        ->capture_default_str();
     app.add_option("--out", out_, "placement JSON; must not exist")->required();
   }
 

@@ -33,7 +33,7 @@ std::optional<std::int64_t> slots_that_fit(const SlotCount& wanted, int layers) 
   return static_cast<std::int64_t>(std::min(std::floor(slots * (1.0 + kRounding)), 1e15));
 }
 
-std::int64_t redundancy(const SlotCount& wanted) {
+std::int64_t redundancy(const SlotCount& wanted, std::int64_t experts) {
   std::int64_t value = 0;
   const char* end = wanted.redundant.data() + wanted.redundant.size();
   const auto [stop, error] = std::from_chars(wanted.redundant.data(), end, value);
@@ -44,6 +44,13 @@ std::int64_t redundancy(const SlotCount& wanted) {
   if (value < 0) {
     throw InputError(fmt::format(
         "--redundant {}: fewer slots than experts; expected a whole number from 0", value));
+  }
+  const std::int64_t most = experts * (wanted.devices - 1);
+  if (value > most) {
+    throw InputError(fmt::format(
+        "--redundant {}: more slots than a copy of each of {} experts on each of {} devices "
+        "takes; expected at most {}",
+        value, experts, wanted.devices, most));
   }
   return value;
 }
@@ -100,17 +107,11 @@ int slots_per_device(const SlotCount& wanted, int layers, int experts, std::opti
       refuse_too_large(wanted, layers, all, least, *fit);
     }
   } else if (!wanted.redundant.empty()) {
-    slots = all + std::min<std::int64_t>(redundancy(wanted), std::int64_t{1} << 40);
+    slots = all + redundancy(wanted, all);
   } else if (present) {
     slots = std::int64_t{*present} * wanted.devices;
   }
   refuse_uneven(all, slots - all, wanted.devices);
-  if (slots > all * wanted.devices && wanted.redundant != kFill) {
-    throw InputError(fmt::format(
-        "--redundant {}: more slots than a copy of each expert on each of {} devices takes; "
-        "expected at most {}",
-        slots - all, wanted.devices, all * wanted.devices - all));
-  }
   if (fit && slots / wanted.devices > *fit) {
     refuse_too_large(wanted, layers, all, slots, *fit);
   }

@@ -23,11 +23,13 @@ class Scanner {
  public:
   Scanner(std::string_view text, const std::string& path) : rest_(text), path_(path) {}
 
+  [[noreturn]] void fail_with(const std::string& problem) const {
+    throw InputError(fmt::format("{}, row {}: {}", path_, line_, problem));
+  }
   [[noreturn]] void fail(std::string_view expected) const {
     const auto here = rest_.substr(0, rest_.find('\n'));
-    throw InputError(fmt::format(
-        "{}, row {}: expected {}{}", path_, line_, expected,
-        here.empty() ? ", not the end" : fmt::format(", not \"{}\"", printable(here, 40))));
+    fail_with(fmt::format("expected {}, not {}", expected,
+                          rest_.empty() ? "the end" : fmt::format("\"{}\"", printable(here, 40))));
   }
 
   /// Past blanks, line ends and comments.
@@ -146,9 +148,10 @@ Assignments take_assignments(Scanner& scanner) {
     if (!scanner.take(':')) {
       scanner.fail("a colon after the layer");
     }
-    if (!assignments.emplace(layer, take_list(scanner)).second) {
-      scanner.fail(fmt::format("layer {} once", layer));
+    if (assignments.contains(layer)) {
+      scanner.fail_with(fmt::format("layer {} again; expected each layer once", layer));
     }
+    assignments.emplace(layer, take_list(scanner));
   }
   return assignments;
 }
