@@ -49,6 +49,8 @@ class PlaceCase(Case):
         self.assertGreaterEqual(placement["model_layers"], layers)
         for key in ("predicted_us", "lower_bound_us", "physical_to_logical_map", "slot_share"):
             self.assertEqual(len(placement[key]), layers, key)
+        for predicted, bound in zip(placement["predicted_us"], placement["lower_bound_us"]):
+            self.assertGreaterEqual(predicted, bound * (1 - 1e-9))
         for experts, shares in zip(placement["physical_to_logical_map"], placement["slot_share"]):
             self.assertEqual((len(experts), len(shares)), (slots, slots))
             self.assertEqual(set(experts), set(range(placement["experts"])))
