@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.hpp"
+#include "base/text.hpp"
 #include "placement/engine_formats.hpp"
 #include "placement/replicas.hpp"
 #include "workload/json_input.hpp"
@@ -43,7 +44,10 @@ std::string rows_text(const Matrix<T>& matrix) {
 
 class Writer {
  public:
-  void add(std::string_view key, const json& value) { add_text(key, value.dump()); }
+  /// A path need not be UTF-8, as JSON must.
+  void add(std::string_view key, const json& value) {
+    add_text(key, value.dump(-1, ' ', false, json::error_handler_t::replace));
+  }
   void add_text(std::string_view key, const std::string& value) {
     text_ += fmt::format("{} \"{}\": {}", text_.empty() ? "{\n" : ",\n", key, value);
   }
@@ -69,7 +73,7 @@ class Reader {
     if (!value.is_number_integer() || value.get<double>() < least ||
         value.get<double>() > kLargestId) {
       fail(fmt::format("{} is {}; expected a whole number from {}", key,
-                       has(key) ? value.dump() : "missing", least));
+                       has(key) ? printable(value.dump()) : "missing", least));
     }
     return value.get<int>();
   }

@@ -92,6 +92,12 @@ TEST(PlacementFile, HasTheDocumentedKeys) {
   EXPECT_TRUE(example_json()["moved_experts"].is_null());
 }
 
+TEST(PlacementFile, APathThatIsNoUtf8IsNoObstacle) {
+  PlacementOrigin origin;
+  origin.loads = "caf\xE9.json";
+  EXPECT_TRUE(nlohmann::json::accept(write_placement(example(), origin)));
+}
+
 TEST(PlacementFile, NeedsTheContractsKeysAlone) {
   const auto file = parse_placement(R"({"devices": 2, "slots_per_device": 1,
     "physical_to_logical_map": [[1, 0]], "slot_share": [[1, 1]]})",
