@@ -28,7 +28,19 @@ void Descent::bundles_of(std::size_t device, std::size_t size, std::vector<Bundl
   std::ranges::stable_sort(bundles, std::greater<>{}, &Bundle::load);
 }
 
+bool Descent::within_budget(std::size_t device, const Bundle& give, std::size_t from,
+                            const Bundle& take) const {
+  std::array<Piece, 2> pieces;
+  std::ranges::transform(std::span(take.pieces).first(take.count), pieces.begin(),
+                         [&](std::size_t i) { return packing_.on(from)[i]; });
+  return packing_.may_receive(device, std::span(give.pieces).first(give.count),
+                              std::span(pieces).first(take.count));
+}
+
 bool Descent::may(std::size_t a, const Bundle& give, std::size_t b, const Bundle& take) const {
+  if (packing_.limited() && !(within_budget(a, give, b, take) && within_budget(b, take, a, give))) {
+    return false;
+  }
   if (!packing_.has_replicas()) {
     return true;
   }

@@ -38,6 +38,8 @@ class Descent {
   };
 
   void bundles_of(std::size_t device, std::size_t size, std::vector<Bundle>& bundles) const;
+  [[nodiscard]] bool within_budget(std::size_t device, const Bundle& give, std::size_t from,
+                                   const Bundle& take) const;
   [[nodiscard]] bool may(std::size_t a, const Bundle& give, std::size_t b,
                          const Bundle& take) const;
   bool best_with(std::size_t a, std::size_t b, double limit_us, Exchange& best);

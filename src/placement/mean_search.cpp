@@ -68,13 +68,17 @@ std::vector<std::size_t> MeanSearch::room_for(std::size_t pieces) const {
 void MeanSearch::descend(int effort) { Descent(packing_, bound_us_ * (1.0 + kEnough)).run(effort); }
 
 void MeanSearch::place() {
-  constexpr int kMostRounds = 4;
   const auto pieces = cut();
   packing_.fill(pieces, targets_, room_for(pieces.size()));
   if (packing_.devices() * packing_.width() == pieces.size()) {
     descend(Descent::kThorough);
-    return;
+  } else {
+    spend_and_descend();
   }
+}
+
+void MeanSearch::spend_and_descend() {
+  constexpr int kMostRounds = 4;
   descend(Descent::kSingle);
   for (int round = 0; round < kMostRounds; ++round) {
     const double before_us = packing_.slowest_us();
@@ -86,6 +90,38 @@ void MeanSearch::place() {
   }
   if (packing_.slowest_us() > bound_us_ * (1.0 + kWorthMore)) {
     descend(Descent::kThorough);
+  }
+}
+
+void MeanSearch::improve(std::span<const std::int32_t> expert_of_slot, const ReceiveBudget& budget,
+                         bool even_shares) {
+  std::vector<std::size_t> needed(loads_.size(), 0);
+  if (!even_shares) {
+    for (const auto& piece : cut()) {
+      ++needed[static_cast<std::size_t>(piece.expert)];
+    }
+  }
+  std::vector<std::vector<std::size_t>> slots_of(loads_.size());
+  for (std::size_t slot = 0; slot < expert_of_slot.size(); ++slot) {
+    slots_of[static_cast<std::size_t>(expert_of_slot[slot])].push_back(slot);
+  }
+  std::vector<Piece> pieces(expert_of_slot.size());
+  for (std::size_t e = 0; e < slots_of.size(); ++e) {
+    auto& slots = slots_of[e];
+    std::ranges::stable_sort(slots, std::greater<>{},
+                             [&](std::size_t slot) { return targets_[slot / packing_.width()]; });
+    const std::size_t kept = even_shares ? slots.size() : std::min(needed[e], slots.size());
+    for (const auto slot : std::span(slots).first(kept)) {
+      pieces[slot] = {loads_[e] / static_cast<double>(kept), static_cast<std::int32_t>(e)};
+    }
+  }
+  budget_ = &budget;
+  packing_.limit(budget);
+  packing_.lay(pieces);
+  if (even_shares || expert_of_slot.size() == loads_.size()) {
+    descend(Descent::kThorough);
+  } else {
+    spend_and_descend();
   }
 }
 
@@ -138,12 +174,12 @@ bool MeanSearch::find_gift(std::size_t a, Gift& gift) const {
     double back = 0.0;
     if (packing_.blanks(b) == 0) {
       trade = packing_.blanks(a) > 0 ? lightest_for(a, b) : packing_.width();
-      if (trade == packing_.width()) {
+      if (trade == packing_.width() || !packing_.may_receive(a, {}, {&packing_.on(b)[trade], 1})) {
         continue;
       }
       back = packing_.on(b)[trade].load;
     }
-    if (lack + back > piece.load) {
+    if (lack + back > piece.load || !packing_.may_receive(b, {}, {&piece, 1})) {
       continue;
     }
     const bool fills = lack <= over;
@@ -157,7 +193,39 @@ bool MeanSearch::find_gift(std::size_t a, Gift& gift) const {
   return found;
 }
 
+/// Moves what device a has above its target to a replica on a device that lacks it: as much as
+/// settles one of both.
+bool MeanSearch::shift(std::size_t a) {
+  if (!packing_.has_replicas()) {
+    return false;
+  }
+  std::int32_t expert = Piece::kBlank;
+  std::size_t to = 0;
+  double tokens = 0.0;
+  for (std::size_t b = 0; b < packing_.devices(); ++b) {
+    const double most = std::min(surplus(a), -surplus(b));
+    if (b == a || most <= tokens) {
+      continue;
+    }
+    for (const auto& piece : packing_.on(a)) {
+      if (std::min(most, piece.load) > tokens && packing_.holds(b, piece.expert)) {
+        tokens = std::min(most, piece.load);
+        expert = piece.expert;
+        to = b;
+      }
+    }
+  }
+  if (tokens <= kSettled * targets_[a]) {
+    return false;
+  }
+  packing_.give(a, expert, to, tokens);
+  return true;
+}
+
 bool MeanSearch::relieve(std::size_t a) {
+  if (shift(a)) {
+    return true;
+  }
   Gift gift;
   if (!find_gift(a, gift)) {
     return false;
@@ -176,9 +244,10 @@ bool MeanSearch::relieve(std::size_t a) {
   return true;
 }
 
-/// Each gift uses a blank up, so this ends.
+/// Each gift uses a blank up, each shift settles a device.
 void MeanSearch::spend_blanks() {
-  for (;;) {
+  const std::size_t most = 4 * packing_.devices() * packing_.width();
+  for (std::size_t round = 0; round < most; ++round) {
     const std::size_t a = packing_.slowest();
     if (packing_.slowest_us() <= bound_us_ * (1.0 + kSettled) || surplus(a) <= 0.0 || !relieve(a)) {
       return;
@@ -212,7 +281,9 @@ void MeanSearch::write(LayerSlots slots) const {
     }
     const auto filled = slots.expert.subspan(device * packing_.width(), slot % packing_.width());
     const auto spare = std::ranges::find_if(falling, [&](std::size_t e) {
-      return std::ranges::find(filled, static_cast<std::int32_t>(e)) == filled.end();
+      const auto expert = static_cast<std::int32_t>(e);
+      return std::ranges::find(filled, expert) == filled.end() &&
+             (budget_ == nullptr || !budget_->is_new(device, expert));
     });
     slots.expert[slot] = static_cast<std::int32_t>(spare == falling.end() ? 0 : *spare);
     slots.share[slot] = 0.0;

@@ -27,8 +27,13 @@ class MeanSearch {
   /// Replicas share evenly: EPLB's copies, then exchanges.
   void place_evenly();
 
-  /// Writes experts and shares; a blank takes the heaviest expert that its device lacks, at no
-  /// share.
+  /// From where experts lie now ([slots]), without a device receiving more than the budget allows,
+  /// which outlives the search. Replicas that the loads don't need give up their tokens first.
+  void improve(std::span<const std::int32_t> expert_of_slot, const ReceiveBudget& budget,
+               bool even_shares);
+
+  /// Writes experts and shares; a blank takes, at no share, an expert that lies on its
+  /// device now or, where nothing is said of that, the heaviest that it lacks.
   void write(LayerSlots slots) const;
 
  private:
@@ -40,16 +45,19 @@ class MeanSearch {
 
   [[nodiscard]] std::vector<Piece> cut() const;
   [[nodiscard]] std::vector<std::size_t> room_for(std::size_t pieces) const;
+  void spend_and_descend();
   void descend(int effort);
   void spend_blanks();
   [[nodiscard]] double surplus(std::size_t device) const;
   [[nodiscard]] std::size_t lightest_for(std::size_t device, std::size_t from) const;
   [[nodiscard]] bool find_gift(std::size_t a, Gift& gift) const;
+  bool shift(std::size_t a);
   bool relieve(std::size_t a);
 
   std::span<const double> loads_;
   double bound_us_;
   Packing packing_;
+  const ReceiveBudget* budget_ = nullptr;
   std::vector<double> targets_;  ///< [devices], tokens
 };
 

@@ -1,7 +1,7 @@
 #include <algorithm>
+#include <optional>
 #include <vector>
 
-#include "placement/greedy.hpp"
 #include "placement/mean_search.hpp"
 #include "placement/policies.hpp"
 #include "placement/replicas.hpp"
@@ -48,35 +48,48 @@ void stay(const LayerProblem& problem, LayerSlots slots) {
   }
 }
 
-double total_us(const LayerProblem& problem, LayerSlots slots) {
-  return StepTimes(problem, slots).total_us();
+/// Where the old placement is kept as far as the budget asks.
+void place_from(const LayerProblem& problem, const ReceiveBudget& budget, LayerSlots slots) {
+  MeanSearch search(problem.loads(), problem.speeds(), problem.slots_per_device());
+  search.improve(problem.options().from->expert_of_slot.row(problem.layer()), budget,
+                 problem.options().even_shares);
+  search.write(slots);
+}
+
+/// Takes another placement of the layer where it is faster.
+void take_better(const LayerProblem& problem, LayerSlots slots,
+                 void (*place)(const LayerProblem&, LayerSlots)) {
+  std::vector<std::int32_t> experts(slots.expert.size());
+  std::vector<double> shares(slots.share.size());
+  const LayerSlots other{experts, shares};
+  place(problem, other);
+  if (StepTimes(problem, other).total_us() < StepTimes(problem, slots).total_us()) {
+    std::ranges::copy(experts, slots.expert.begin());
+    std::ranges::copy(shares, slots.share.begin());
+  }
 }
 
 }  // namespace
 
 void assign_minmax(const LayerProblem& problem, LayerSlots slots) {
   const auto& options = problem.options();
-  const bool budgeted = options.receive_budget >= 0;
-  if (budgeted) {
-    stay(problem, slots);
+  std::optional<ReceiveBudget> budget;
+  if (options.receive_budget >= 0) {
+    budget.emplace(options.from->expert_of_slot.row(problem.layer()), problem.slots_per_device(),
+                   problem.experts(), options.receive_budget);
+    place_from(problem, *budget, slots);
+    take_better(problem, slots, stay);
   } else {
     place_by_mean(problem, slots);
   }
-  if (options.trace == nullptr && !budgeted) {
+  if (options.trace == nullptr) {
     return;
   }
-  std::vector<std::int32_t> experts(slots.expert.size());
-  std::vector<double> shares(slots.share.size());
-  if (!budgeted && problem.slots() > problem.experts()) {
-    const LayerSlots other{experts, shares};
-    place_by_peaks(problem, other);
-    if (total_us(problem, other) < total_us(problem, slots)) {
-      std::ranges::copy(other.expert, slots.expert.begin());
-      std::ranges::copy(other.share, slots.share.begin());
-    }
+  if (!budget && problem.slots() > problem.experts()) {
+    take_better(problem, slots, place_by_peaks);
   }
   StepTimes times(problem, slots);
-  TraceSearch(problem, times).run(kSearchBudget);
+  TraceSearch(problem, times, budget ? &*budget : nullptr).run(kSearchBudget);
 }
 
 }  // namespace moevar::placement

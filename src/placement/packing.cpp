@@ -13,6 +13,18 @@ bool before(const Piece& a, const Piece& b) noexcept {
   return static_cast<std::uint32_t>(a.expert) < static_cast<std::uint32_t>(b.expert);
 }
 
+ReceiveBudget::ReceiveBudget(std::span<const std::int32_t> expert_of_slot, int slots_per_device,
+                             int experts_, int most_)
+    : present(expert_of_slot.size() / static_cast<std::size_t>(slots_per_device) *
+              static_cast<std::size_t>(experts_)),
+      experts(static_cast<std::size_t>(experts_)),
+      most(most_) {
+  for (std::size_t slot = 0; slot < expert_of_slot.size(); ++slot) {
+    present[slot / static_cast<std::size_t>(slots_per_device) * experts +
+            static_cast<std::size_t>(expert_of_slot[slot])] = true;
+  }
+}
+
 Packing::Packing(const SpeedModels& speeds, int slots_per_device)
     : speeds_(&speeds),
       width_(static_cast<std::size_t>(slots_per_device)),
@@ -30,6 +42,19 @@ std::size_t Packing::blanks(std::size_t device) const noexcept {
     ++count;
   }
   return count;
+}
+
+bool Packing::may_receive(std::size_t device, std::span<const std::size_t> give,
+                          std::span<const Piece> take) const {
+  if (budget_ == nullptr) {
+    return true;
+  }
+  const auto is_new = [&](const Piece& piece) { return budget_->is_new(device, piece.expert); };
+  auto received = std::ranges::count_if(on(device), is_new) + std::ranges::count_if(take, is_new);
+  for (const auto i : give) {
+    received -= static_cast<std::ptrdiff_t>(is_new(on(device)[i]));
+  }
+  return received <= budget_->most;
 }
 
 std::size_t Packing::slowest() const noexcept {
@@ -102,6 +127,23 @@ void Packing::fill(std::span<const Piece> falling, std::span<const double> targe
   }
 }
 
+void Packing::lay(std::span<const Piece> pieces) {
+  std::ranges::copy(pieces, pieces_.begin());
+  std::vector<bool> seen;
+  for (const auto& piece : pieces) {
+    if (piece.expert == Piece::kBlank) {
+      continue;
+    }
+    const auto e = static_cast<std::size_t>(piece.expert);
+    seen.resize(std::max(seen.size(), e + 1));
+    has_replicas_ = has_replicas_ || seen[e];
+    seen[e] = true;
+  }
+  for (std::size_t d = 0; d < devices(); ++d) {
+    settle(d);
+  }
+}
+
 void Packing::exchange(std::size_t a, std::span<const std::size_t> give, std::size_t b,
                        std::span<const std::size_t> take) {
   for (std::size_t k = 0; k < give.size(); ++k) {
@@ -132,7 +174,12 @@ void Packing::give(std::size_t a, std::int32_t expert, std::size_t b, double tok
   const auto piece = std::ranges::find(row(a), expert, &Piece::expert);
   const double given = std::min(tokens, piece->load);
   piece->load -= given;
-  *std::ranges::find(row(b), Piece::kBlank, &Piece::expert) = {given, expert};
+  auto target = std::ranges::find(row(b), expert, &Piece::expert);
+  if (target == row(b).end()) {
+    target = std::ranges::find(row(b), Piece::kBlank, &Piece::expert);
+    *target = {0.0, expert};
+  }
+  target->load += given;
   has_replicas_ = true;
   settle(a);
   settle(b);

@@ -20,6 +20,20 @@ struct Piece {
 /// The order in which pieces stand: by falling load, ties by rising expert, blanks last.
 [[nodiscard]] bool before(const Piece& a, const Piece& b) noexcept;
 
+/// How many experts a device may receive against where they lie now.
+struct ReceiveBudget {
+  std::vector<bool> present;  ///< [devices × experts]: the expert lies there now
+  std::size_t experts = 0;
+  int most = 0;
+
+  /// Of the present slots of a layer, [devices × slots_per_device].
+  ReceiveBudget(std::span<const std::int32_t> expert_of_slot, int slots_per_device, int experts_,
+                int most_);
+  [[nodiscard]] bool is_new(std::size_t device, std::int32_t expert) const {
+    return expert >= 0 && !present[device * experts + static_cast<std::size_t>(expert)];
+  }
+};
+
 /// One layer's pieces on their devices, with each device's tokens and time: what minmax searches
 /// on. A device's pieces stand in order.
 class Packing {
@@ -48,9 +62,17 @@ class Packing {
   /// blank.
   void fill(std::span<const Piece> falling, std::span<const double> targets,
             std::span<const std::size_t> room);
+  /// Puts pieces in the slots where they lie now, [devices × width].
+  void lay(std::span<const Piece> pieces);
   /// Exchanges some pieces of device a, by their places, with some of b.
   void exchange(std::size_t a, std::span<const std::size_t> give, std::size_t b,
                 std::span<const std::size_t> take);
+  /// From now on moves are held to a budget; it outlives the packing.
+  void limit(const ReceiveBudget& budget) noexcept { budget_ = &budget; }
+  [[nodiscard]] bool limited() const noexcept { return budget_ != nullptr; }
+  /// Whether the device may give up the pieces at some of its places for others.
+  [[nodiscard]] bool may_receive(std::size_t device, std::span<const std::size_t> give,
+                                 std::span<const Piece> take) const;
   /// Whether some expert lies in several slots.
   [[nodiscard]] bool has_replicas() const noexcept { return has_replicas_; }
 
@@ -62,7 +84,8 @@ class Packing {
   [[nodiscard]] Saved save(std::size_t a, std::size_t b) const;
   void restore(const Saved& saved);
 
-  /// Moves tokens of an expert's piece on device a into a blank of b, which does not hold it.
+  /// Moves tokens of an expert's piece on device a to the piece on b or, where b has none, into a
+  /// blank of b.
   void give(std::size_t a, std::int32_t expert, std::size_t b, double tokens);
   /// Puts a piece into a blank of the device.
   void put(std::size_t device, Piece piece);
@@ -81,6 +104,7 @@ class Packing {
   std::vector<double> tokens_;   ///< [devices]
   std::vector<double> time_us_;  ///< [devices]
   bool has_replicas_ = false;
+  const ReceiveBudget* budget_ = nullptr;
 };
 
 }  // namespace moevar::placement

@@ -26,7 +26,8 @@ std::span<const Policy> policies() {
              .assign = assign_vibe},
       Policy{.name = "minmax",
              .help = "smallest time of the slowest device, with replicas and their shares",
-             .assign = assign_minmax},
+             .assign = assign_minmax,
+             .keeps_budget = true},
   };
   return all;
 }

@@ -15,9 +15,10 @@ constexpr double kGain = 1e-6;  ///< relative; smaller ones are not worth a move
 
 }  // namespace
 
-TraceSearch::TraceSearch(const LayerProblem& problem, StepTimes& times)
+TraceSearch::TraceSearch(const LayerProblem& problem, StepTimes& times, const ReceiveBudget* budget)
     : problem_(problem),
       times_(times),
+      budget_(budget),
       replicas_(problem.slots() > problem.experts()),
       blocks_((times.steps() + kLanes - 1) / kLanes),
       tokens_((times.slots().expert.size() + 1) * blocks_),
@@ -31,15 +32,6 @@ TraceSearch::TraceSearch(const LayerProblem& problem, StepTimes& times)
   }
   for (std::size_t d = 0; d < times.devices(); ++d) {
     load_device(d);
-  }
-  if (problem.options().receive_budget >= 0) {
-    const auto experts = static_cast<std::size_t>(problem.experts());
-    present_.resize(times.devices() * experts);
-    received_.resize(times.devices(), 0);
-    for (std::size_t slot = 0; slot < slots; ++slot) {
-      present_[slot / times.width() * experts +
-               static_cast<std::size_t>(times.slots().expert[slot])] = true;
-    }
   }
 }
 
@@ -85,9 +77,15 @@ float TraceSearch::total_after(std::size_t a, std::size_t b, const Lanes* give, 
   return ((sum[0] + sum[4]) + (sum[1] + sum[5])) + ((sum[2] + sum[6]) + (sum[3] + sum[7]));
 }
 
-bool TraceSearch::is_new(std::size_t device, std::int32_t expert) const {
-  return !present_[device * static_cast<std::size_t>(problem_.experts()) +
-                   static_cast<std::size_t>(expert)];
+/// Whether the slot's device may take an expert in its place.
+bool TraceSearch::may_receive(std::size_t slot, std::int32_t expert) const {
+  const std::size_t device = slot / times_.width();
+  const auto here = times_.slots().expert.subspan(device * times_.width(), times_.width());
+  const auto is_new = [&](std::int32_t e) { return budget_->is_new(device, e); };
+  const auto received = std::ranges::count_if(here, is_new) -
+                        static_cast<std::ptrdiff_t>(is_new(times_.slots().expert[slot])) +
+                        static_cast<std::ptrdiff_t>(is_new(expert));
+  return received <= budget_->most;
 }
 
 bool TraceSearch::may_exchange(std::size_t slot_a, std::size_t slot_b) const {
@@ -98,9 +96,7 @@ bool TraceSearch::may_exchange(std::size_t slot_a, std::size_t slot_b) const {
   if (replicas_ && (times_.holds(b, give) || times_.holds(a, take))) {
     return false;
   }
-  const int most = problem_.options().receive_budget;
-  return most < 0 || (received_[a] + int{is_new(a, take)} - int{is_new(a, give)} <= most &&
-                      received_[b] + int{is_new(b, give)} - int{is_new(b, take)} <= most);
+  return budget_ == nullptr || (may_receive(slot_a, take) && may_receive(slot_b, give));
 }
 
 void TraceSearch::moved(std::size_t slot_a, std::size_t slot_b) {
@@ -137,12 +133,6 @@ bool TraceSearch::exchange_with(std::size_t a, std::size_t b) {
                          std::minus<>{});
   if (times_.gain_us(a, b, change_) <= kGain * times_.total_us()) {
     return false;
-  }
-  if (!received_.empty()) {
-    const auto give = times_.slots().expert[slot_a];
-    const auto take = times_.slots().expert[slot_b];
-    received_[a] += int{is_new(a, take)} - int{is_new(a, give)};
-    received_[b] += int{is_new(b, give)} - int{is_new(b, take)};
   }
   times_.exchange(slot_a, slot_b);
   moved(slot_a, slot_b);

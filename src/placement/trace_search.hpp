@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "placement/packing.hpp"
 #include "placement/step_times.hpp"
 
 namespace moevar::placement {
@@ -16,7 +17,8 @@ namespace moevar::placement {
 class TraceSearch {
  public:
   /// Keeps a reference to `times`, whose slots it changes.
-  TraceSearch(const LayerProblem& problem, StepTimes& times);
+  /// `budget`: nullptr, or what the devices may receive; outlives the search.
+  TraceSearch(const LayerProblem& problem, StepTimes& times, const ReceiveBudget* budget);
 
   /// Until nothing helps, or about `budget` exchanges were looked at.
   void run(std::size_t budget);
@@ -30,7 +32,7 @@ class TraceSearch {
   bool exchange_with(std::size_t a, std::size_t b);
   bool shift_to(std::size_t a, std::size_t b);
   [[nodiscard]] bool may_exchange(std::size_t slot_a, std::size_t slot_b) const;
-  [[nodiscard]] bool is_new(std::size_t device, std::int32_t expert) const;
+  [[nodiscard]] bool may_receive(std::size_t slot, std::int32_t expert) const;
   void moved(std::size_t slot_a, std::size_t slot_b);
 
   void load_slot(std::size_t slot);
@@ -43,6 +45,7 @@ class TraceSearch {
 
   const LayerProblem& problem_;
   StepTimes& times_;
+  const ReceiveBudget* budget_;
   bool replicas_;
   std::size_t blocks_;          ///< of kLanes steps; past the last step all is 0
   std::vector<Lanes> tokens_;   ///< [slots][blocks]
@@ -50,8 +53,6 @@ class TraceSearch {
   std::vector<Lanes> slope_;    ///< [devices][blocks], µs per token around the present tokens
   std::vector<Lanes> others_;   ///< [blocks], the slowest of all but the two at hand
   std::vector<double> change_;  ///< [steps]
-  std::vector<bool> present_;   ///< [devices][experts] of the placement that the budget counts from
-  std::vector<int> received_;   ///< [devices]
   std::size_t looked_at_ = 0;
 };
 
