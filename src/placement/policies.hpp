@@ -18,9 +18,12 @@ void assign_round_robin(const LayerProblem& problem, LayerSlots slots);
 /// A permutation per layer, drawn by the problem's seed.
 void assign_random(const LayerProblem& problem, LayerSlots slots);
 
-/// DeepSeek's EPLB without redundant experts: heaviest first into the lightest device with a free
-/// slot; the first device wins ties. Devices count as equal. Source: deepseek-ai/EPLB,
-/// balanced_packing.
+/// DeepSeek's EPLB, in float32 as published. Where Problem::groups is a multiple of nodes: groups
+/// packed onto nodes by load, experts replicated inside each node, copies packed onto the node's
+/// devices; else the same with one group and one node. Packing: heaviest first into the lightest
+/// with room, the first of equals; one slot a device: in order. Replicating: one copy each, every
+/// further one of the expert with the largest load per copy. Two copies of an expert may share a
+/// device, as there. Devices count as equal. Source: deepseek-ai/EPLB, eplb.py.
 void assign_eplb(const LayerProblem& problem, LayerSlots slots);
 
 /// ViBE's initial placement (arXiv 2606.00735, Algorithm 1, phase 2), slot-capped: targets in

@@ -40,16 +40,70 @@ double slowest(const Placement& p, int layer, const Problem& problem) {
   return time;
 }
 
-// The example of deepseek-ai/EPLB's README with 12 replicas, hence no redundancy, on 4 devices.
-TEST(Eplb, GivesWhatDeepSeeksAlgorithmGives) {
+/// The two layers of the example in deepseek-ai/EPLB's README.
+Matrix<double> deepseeks_example() {
   Matrix<double> loads({2, 12});
   const std::vector<double> values{90, 132, 40,  61, 104, 165, 39,  4,   73,  56, 183, 86,
                                    20, 107, 104, 64, 19,  197, 187, 157, 172, 86, 16,  27};
   std::ranges::copy(values, loads.flat().begin());
+  return loads;
+}
+
+using Slots = std::vector<std::int32_t>;
+
+TEST(Eplb, GivesWhatDeepSeeksAlgorithmGives) {
+  const auto loads = deepseeks_example();
   const auto speeds = equal_speeds(4);
   const auto p = solve(find_policy("eplb"), {loads, speeds, 4, 3, 0});
-  EXPECT_EQ(row(p, 0), (std::vector<std::int32_t>{10, 3, 7, 5, 8, 6, 1, 11, 2, 4, 0, 9}));
-  EXPECT_EQ(row(p, 1), (std::vector<std::int32_t>{5, 3, 11, 6, 9, 4, 8, 2, 10, 7, 1, 0}));
+  EXPECT_EQ(row(p, 0), (Slots{10, 3, 7, 5, 8, 6, 1, 11, 2, 4, 0, 9}));
+  EXPECT_EQ(row(p, 1), (Slots{5, 3, 11, 6, 9, 4, 8, 2, 10, 7, 1, 0}));
+}
+
+TEST(Eplb, GivesWhatDeepSeeksAlgorithmGivesWithReplicasAndWithGroupsOnNodes) {
+  const auto loads = deepseeks_example();
+  const auto speeds = equal_speeds(8);
+  Problem problem{loads, speeds, 8, 2, 0};
+  auto p = solve(find_policy("eplb"), problem);
+  EXPECT_EQ(row(p, 0), (Slots{10, 6, 10, 7, 0, 2, 11, 4, 5, 9, 5, 4, 8, 3, 1, 1}));
+  EXPECT_EQ(row(p, 1), (Slots{1, 10, 2, 4, 5, 11, 5, 0, 6, 7, 6, 3, 8, 8, 9, 7}));
+  const auto global = p.expert_of_slot;
+
+  problem.groups = 4;
+  problem.nodes = 2;
+  p = solve(find_policy("eplb"), problem);
+  EXPECT_EQ(row(p, 0), (Slots{5, 6, 5, 7, 8, 4, 3, 4, 10, 9, 10, 2, 0, 1, 11, 1}));
+  EXPECT_EQ(row(p, 1), (Slots{7, 10, 6, 8, 6, 11, 8, 9, 2, 4, 5, 1, 5, 0, 3, 1}));
+  // each group of three experts stays on one node, that is on one half of the slots
+  for (int slot = 0; slot < 16; ++slot) {
+    for (int other = 0; other < 16; ++other) {
+      if (p.expert_of_slot(0, slot) / 3 == p.expert_of_slot(0, other) / 3) {
+        EXPECT_EQ(slot / 8, other / 8);
+      }
+    }
+  }
+
+  problem.groups = 3;  // do not divide over two nodes: global
+  EXPECT_EQ(solve(find_policy("eplb"), problem).expert_of_slot, global);
+}
+
+TEST(Eplb, KeepsTwoCopiesOnADeviceAsPublishedAndSplitsTheirTokens) {
+  const auto loads = deepseeks_example();
+  const auto speeds = equal_speeds(8);
+  const auto p = solve(find_policy("eplb"), {loads, speeds, 8, 2, 0});
+  EXPECT_EQ(p.expert_of_slot(0, 14), 1);
+  EXPECT_EQ(p.expert_of_slot(0, 15), 1);
+  EXPECT_EQ(p.share_of_slot(0, 14), 0.5);
+  EXPECT_EQ(device_tokens(p, 0, loads.row(0))[7], 132);
+}
+
+TEST(Eplb, SplitsTiesAsPublished) {
+  const Matrix<double> loads({1, 8}, 5.0);
+  const auto speeds = equal_speeds(4);
+  EXPECT_EQ(row(solve(find_policy("eplb"), {loads, speeds, 4, 2, 0}), 0),
+            (Slots{0, 4, 1, 5, 2, 6, 3, 7}));
+  // four more copies: of experts 0 to 3; the whole loads come first, then the halves
+  EXPECT_EQ(row(solve(find_policy("eplb"), {loads, speeds, 4, 3, 0}), 0),
+            (Slots{4, 0, 0, 5, 1, 1, 6, 2, 2, 7, 3, 3}));
 }
 
 TEST(Eplb, LeavesExpertsWhereTheyAreWithOneSlotADevice) {
