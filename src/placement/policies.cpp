@@ -22,9 +22,21 @@ std::span<const Policy> policies() {
              .help = "equal tokens on all devices (DeepSeek's EPLB)",
              .assign = assign_eplb,
              .keeps_duplicates = true},
+      Policy{.name = "eplb_steps",
+             .help = "eplb that copies what is hottest step by step (SGLang's deepseek_vec)",
+             .assign = assign_eplb_steps},
+      Policy{.name = "sorted",
+             .help = "experts by load dealt to devices by speed, in snake order (after Aurora)",
+             .assign = assign_sorted},
       Policy{.name = "vibe",
              .help = "tokens in proportion to measured speed (ViBE's greedy, slot-capped)",
              .assign = assign_vibe},
+      Policy{.name = "vibe_finish",
+             .help = "vibe with targets that finish together by the whole speed curve",
+             .assign = assign_vibe_finish},
+      Policy{.name = "vibe_swap",
+             .help = "vibe, then its swaps until none helps; on drift, swaps alone",
+             .assign = assign_vibe_swap},
   };
   return all;
 }

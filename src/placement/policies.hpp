@@ -26,11 +26,32 @@ void assign_random(const LayerProblem& problem, LayerSlots slots);
 /// device, as there. Devices count as equal. Source: deepseek-ai/EPLB, eplb.py.
 void assign_eplb(const LayerProblem& problem, LayerSlots slots);
 
+/// EPLB with the steps in view: a redundant slot goes to the expert that, copied once more, lowers
+/// the sum over steps of the largest load per copy most; copies by falling load are dealt to the
+/// devices in snake order. Groups and nodes as for eplb. Open in the source's description, chosen
+/// here: where no copy lowers that sum (ties at the top), the largest load per copy; no more copies
+/// than devices while another expert can be copied. Source: SGLang, srt/eplb/eplb_algorithms,
+/// deepseek_vec.
+void assign_eplb_steps(const LayerProblem& problem, LayerSlots slots);
+
+/// Aurora's rule for unequal devices (arXiv 2410.17043: load-sorted experts meet speed-sorted
+/// devices, one each), for any number of experts: copies by falling load are dealt in snake order
+/// to the devices by rising time for N/G tokens. The snake is ours.
+void assign_sorted(const LayerProblem& problem, LayerSlots slots);
+
 /// ViBE's initial placement (arXiv 2606.00735, Algorithm 1, phase 2), slot-capped: targets in
 /// proportion to measured speed, experts by falling load to the largest shortfall among devices
 /// with a free slot. Open in the paper, chosen here: n_ref = N/G tokens, the load a device really
 /// sees; the printed greedy has no slot limit, the paper's evaluation has equal counts, so full
-/// devices no longer compete.
+/// devices no longer compete. Problem::n_ref_printed: n_ref = N/E.
 void assign_vibe(const LayerProblem& problem, LayerSlots slots);
+
+/// ViBE's greedy with targets that finish together, τ_d = f_d⁻¹(t*): right also where devices have
+/// a fixed cost, which targets in proportion to speed under-correct. Ours.
+void assign_vibe_finish(const LayerProblem& problem, LayerSlots slots);
+
+/// ViBE's greedy, then its incremental update (vibe_update.hpp) until no exchange helps; or, from
+/// Problem::from, that update alone with the paper's tolerance: what ViBE does on drift.
+void assign_vibe_swap(const LayerProblem& problem, LayerSlots slots);
 
 }  // namespace moevar::placement
