@@ -37,6 +37,18 @@ std::span<const Policy> policies() {
       Policy{.name = "vibe_swap",
              .help = "vibe, then its swaps until none helps; on drift, swaps alone",
              .assign = assign_vibe_swap},
+      Policy{.name = "flashlb",
+             .help = "equal mean + risk of tokens over the steps (vllm-ascend's FlashLB)",
+             .assign = assign_flashlb},
+      Policy{.name = "gem_like",
+             .help = "least sum over steps of the slowest device's time (GEM as reconstructed)",
+             .assign = assign_gem_like},
+      Policy{.name = "harmoeny",
+             .help = "per step: tokens shifted to the emptiest device (HarMoEny)",
+             .plan_step = plan_harmoeny},
+      Policy{.name = "harmoeny_speed",
+             .help = "harmoeny to targets by speed instead of the mean",
+             .plan_step = plan_harmoeny_speed},
   };
   return all;
 }

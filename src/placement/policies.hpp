@@ -54,4 +54,27 @@ void assign_vibe_finish(const LayerProblem& problem, LayerSlots slots);
 /// Problem::from, that update alone with the paper's tolerance: what ViBE does on drift.
 void assign_vibe_swap(const LayerProblem& problem, LayerSlots slots);
 
+/// Heaviest copy first to the device whose cost, mean + z·σ of its tokens over the steps with the
+/// covariance of its experts in σ, it leaves lowest; replica counts by a tree search (depth 4,
+/// width 8). Source: FlashLB in vllm-ascend, policy_flashlb.py. The tree's branches are ours: a
+/// part of the redundant slots goes to the experts of highest mean + z·σ per copy, the first of it
+/// to the first ... eighth of them. Devices count as equal. Without a trace σ = 0.
+void assign_flashlb(const LayerProblem& problem, LayerSlots slots);
+
+/// GEM (arXiv 2605.19945) as reconstructed from its abstract and summaries, not GEM itself: lowers
+/// Σ over steps of max_d L_d(tokens), L_d at whole tiles of 128 tokens (gem_search.hpp). Starts
+/// with consistent experts (active in at least half of the steps), then temporal ones, each where
+/// it raises the score least; swaps; eight random restarts by the problem's seed; the best is kept.
+void assign_gem_like(const LayerProblem& problem, LayerSlots slots);
+
+/// HarMoEny (arXiv 2506.12417): per step, from the contiguous owners, shifts tokens of the fullest
+/// device's fullest expert to the emptiest until one of them holds the mean; stops when that expert
+/// holds fewer than 150 tokens or the emptiest falls short by fewer. Without its source axis. A
+/// device's slots are its contiguous experts, then those it fetched (moves_between a contiguous
+/// placement and this: the cost); slots to spare repeat its first expert with share 0.
+Placement plan_harmoeny(const Problem& step);
+
+/// The same with f_d⁻¹(t*) (targets.hpp) in place of the mean: shares by speed. Ours.
+Placement plan_harmoeny_speed(const Problem& step);
+
 }  // namespace moevar::placement
