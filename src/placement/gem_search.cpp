@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <numeric>
 #include <tuple>
@@ -42,6 +43,13 @@ double TileTimes::far_us(std::size_t device, double tiles) const noexcept {
   return speeds_[device].time_us(std::floor(tiles) * kGemTile);
 }
 
+double TileTimes::tokens_within(std::size_t device, double time_us) const noexcept {
+  const auto times = std::span<const double>(table_).subspan(device * stride_, stride_);
+  const auto above = std::ranges::upper_bound(times, time_us) - times.begin();
+  return above == std::ssize(times) ? std::numeric_limits<double>::infinity()
+                                    : static_cast<double>(above - 1) * kGemTile;
+}
+
 GemSearch::GemSearch(const LayerProblem& problem, std::span<const Copy> copies)
     : problem_(problem),
       steps_(static_cast<std::size_t>(problem.steps())),
@@ -53,7 +61,7 @@ GemSearch::GemSearch(const LayerProblem& problem, std::span<const Copy> copies)
       tiles_(problem.speeds(), tabulated_tokens(problem)),
       slowest_(steps_),
       beside_(steps_),
-      rest_(steps_ + 1, 0.0),
+      critical_(steps_),
       expert_of_slot_(devices_ * width_) {
   std::vector<int> of_expert(static_cast<std::size_t>(problem.experts()), 0);
   for (const auto& copy : copies) {
@@ -158,53 +166,66 @@ std::size_t GemSearch::straggler() const {
   return static_cast<std::size_t>(std::ranges::max_element(times) - times.begin());
 }
 
-/// The score after a swap, or infinity as soon as it is known to exceed `most`.
-double GemSearch::score_of(std::size_t straggler, std::size_t partner, std::int32_t gives,
-                           std::int32_t takes, double most) const {
+/// What the two add to the times beside them after a swap, over the steps; or infinity as soon as
+/// it exceeds `most`.
+double GemSearch::excess(std::size_t straggler, std::size_t partner, std::int32_t gives,
+                         std::int32_t takes, double most) const {
   const auto given = load_.row(gives);
   const auto taken = load_.row(takes);
   const auto from = tokens_.row(straggler);
   const auto to = tokens_.row(partner);
-  double score = 0.0;
-  for (std::size_t t = 0; t < steps_; ++t) {
+  double sum = 0.0;
+  for (const auto t : critical_) {
     const double shift = given[t] - taken[t];
-    score += std::max({beside_[t], tiles_.time_us(straggler, from[t] - shift),
-                       tiles_.time_us(partner, to[t] + shift)});
-    if (score + rest_[t + 1] > most) {
+    const double slower = std::max(tiles_.time_us(straggler, from[t] - shift),
+                                   tiles_.time_us(partner, to[t] + shift));
+    sum += std::max(slower - beside_[t], 0.0);
+    if (sum > most) {
       return std::numeric_limits<double>::infinity();
     }
   }
-  return score;
+  return sum;
 }
 
 void GemSearch::try_partner(std::size_t straggler, std::size_t partner, Swap& best) {
-  for (std::size_t t = steps_; t-- > 0;) {
+  double unavoidable = 0.0;
+  for (std::size_t t = 0; t < steps_; ++t) {
     const auto& top = slowest_[t];
     std::size_t i = 0;
     while (i < 2 && (top.device[i] == straggler || top.device[i] == partner)) {
       ++i;
     }
-    beside_[t] = devices_ > 2 ? top.time_us[i] : 0.0;
-    rest_[t] = rest_[t + 1] + beside_[t];
+    beside_[t] = top.time_us[i];
+    unavoidable += beside_[t];
   }
-  if (rest_[0] > best.score) {
+  if (unavoidable > best.score) {
     return;
   }
-  const bool replicas = problem_.slots() > problem_.experts();
+  frame(straggler, partner, best.score - unavoidable);
   const auto experts = [&](const Swap& swap) {
     return std::tuple(expert_of_slot_[swap.slot], expert_of_slot_[swap.other]);
   };
   for (std::size_t slot = straggler * width_; slot < (straggler + 1) * width_; ++slot) {
-    if (replicas && holds(partner, expert_of_slot_[slot], width_)) {
+    const auto expert = expert_of_slot_[slot];
+    if (problem_.slots() > problem_.experts() && holds(partner, expert, width_)) {
       continue;
     }
-    for (std::size_t other = partner * width_; other < (partner + 1) * width_; ++other) {
-      if (replicas && holds(straggler, expert_of_slot_[other], width_)) {
+    const auto& first = frames_.front();
+    const double given = load_(expert, first.step);
+    auto candidate =
+        std::ranges::lower_bound(candidates_, given - first.most_shift, {}, &Candidate::load);
+    for (; candidate != candidates_.end() && given - candidate->load >= first.least_shift;
+         ++candidate) {
+      const auto takes = expert_of_slot_[candidate->slot];
+      if (std::ranges::any_of(frames_, [&](const Frame& frame) {
+            const double shift = load_(expert, frame.step) - load_(takes, frame.step);
+            return shift < frame.least_shift || shift > frame.most_shift;
+          })) {
         continue;
       }
       const Swap swap{
-          score_of(straggler, partner, expert_of_slot_[slot], expert_of_slot_[other], best.score),
-          slot, other};
+          unavoidable + excess(straggler, partner, expert, takes, best.score - unavoidable), slot,
+          candidate->slot};
       if (swap.score < best.score ||
           (swap.score == best.score && best.slot != best.other && experts(swap) < experts(best))) {
         best = swap;
@@ -213,9 +234,42 @@ void GemSearch::try_partner(std::size_t straggler, std::size_t partner, Swap& be
   }
 }
 
+/// Which of the partner's slots may swap, and how much may go over in the most critical steps, so
+/// that a single step alone does not exceed `most`.
+void GemSearch::frame(std::size_t straggler, std::size_t partner, double most) {
+  constexpr std::size_t kFrames = 3;
+  constexpr double kSlack = 1e-6 * kGemTile;  // excess() judges exactly
+  frames_.clear();
+  for (std::size_t i = 0; i < std::min(kFrames, steps_); ++i) {
+    const auto t = critical_[i];
+    const double limit_us = beside_[t] + most;
+    frames_.push_back({t,
+                       tokens_(straggler, t) - tiles_.tokens_within(straggler, limit_us) - kSlack,
+                       tiles_.tokens_within(partner, limit_us) - tokens_(partner, t) + kSlack});
+  }
+  candidates_.clear();
+  for (std::size_t slot = partner * width_; slot < (partner + 1) * width_; ++slot) {
+    if (problem_.slots() == problem_.experts() ||
+        !holds(straggler, expert_of_slot_[slot], width_)) {
+      candidates_.push_back({load_(expert_of_slot_[slot], critical_.front()), slot});
+    }
+  }
+  std::ranges::sort(candidates_, {}, &Candidate::load);
+}
+
+/// The steps in which the straggler loses most first: there a bad swap shows soonest.
+void GemSearch::sort_steps(std::size_t straggler) {
+  std::iota(critical_.begin(), critical_.end(), std::size_t{0});
+  std::ranges::stable_sort(critical_, std::greater<>{}, [&](std::size_t t) {
+    const auto& top = slowest_[t];
+    return time_us_(straggler, t) - top.time_us[top.device[0] == straggler ? 1 : 0];
+  });
+}
+
 void GemSearch::improve() {
   while (devices_ > 1) {
     const auto slow = straggler();
+    sort_steps(slow);
     Swap best{score_ * (1.0 - kRounding), 0, 0};
     for (std::size_t partner = 0; partner < devices_; ++partner) {
       if (partner != slow) {

@@ -29,6 +29,9 @@ class TileTimes {
                           : far_us(device, tiles);
   }
 
+  /// The most tokens within `time_us` (>= 0), in whole tiles; infinity where the table ends first.
+  [[nodiscard]] double tokens_within(std::size_t device, double time_us) const noexcept;
+
  private:
   [[nodiscard]] double far_us(std::size_t device, double tiles) const noexcept;
 
@@ -69,13 +72,26 @@ class GemSearch {
     std::size_t other = 0;
   };
 
+  struct Candidate {
+    double load = 0.0;
+    std::size_t slot = 0;
+  };
+  /// Tokens that may go over in a step.
+  struct Frame {
+    std::size_t step = 0;
+    double least_shift = 0.0;
+    double most_shift = 0.0;
+  };
+
   void sum_up(std::size_t device);
   void rank();
   [[nodiscard]] std::size_t straggler() const;
   [[nodiscard]] bool holds(std::size_t device, std::int32_t expert, std::size_t taken) const;
+  void sort_steps(std::size_t straggler);
+  void frame(std::size_t straggler, std::size_t partner, double most);
   void try_partner(std::size_t straggler, std::size_t partner, Swap& best);
-  [[nodiscard]] double score_of(std::size_t straggler, std::size_t partner, std::int32_t gives,
-                                std::int32_t takes, double most) const;
+  [[nodiscard]] double excess(std::size_t straggler, std::size_t partner, std::int32_t gives,
+                              std::int32_t takes, double most) const;
 
   const LayerProblem& problem_;
   std::size_t steps_;
@@ -85,9 +101,11 @@ class GemSearch {
   Matrix<double> tokens_;   ///< [devices][steps]
   Matrix<double> time_us_;  ///< [devices][steps]
   TileTimes tiles_;
-  std::vector<Slowest> slowest_;  ///< [steps]
-  std::vector<double> beside_;    ///< [steps], slowest beside the two that swap
-  std::vector<double> rest_;      ///< [steps + 1], Σ of beside_ from a step on
+  std::vector<Slowest> slowest_;       ///< [steps]
+  std::vector<double> beside_;         ///< [steps], slowest beside the two that swap
+  std::vector<std::size_t> critical_;  ///< [steps], in the order in which swaps are judged
+  std::vector<Candidate> candidates_;  ///< of the partner, by rising load in the first of these
+  std::vector<Frame> frames_;
   std::vector<std::int32_t> expert_of_slot_;
   double score_ = 0.0;
 };
