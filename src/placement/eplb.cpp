@@ -2,7 +2,7 @@
 #include <span>
 #include <vector>
 
-#include "placement/packing.hpp"
+#include "placement/deepseek_packing.hpp"
 #include "placement/policies.hpp"
 
 namespace moevar::placement {

@@ -3,7 +3,7 @@
 #include <vector>
 
 #include "base/tensor.hpp"
-#include "placement/packing.hpp"
+#include "placement/deepseek_packing.hpp"
 #include "placement/policies.hpp"
 #include "placement/snake.hpp"
 
@@ -63,7 +63,7 @@ class StepMaxima {
     ++copies_[i];
     for (std::size_t t = 0; t < top_.size(); ++t) {
       per_copy_(t, i) = loads_(t, i) / copies_[i];
-      if (top_[t].expert == i) {
+      if (top_[t].expert == i || top_[t].next == i) {
         find_top(t);
       }
     }
@@ -72,18 +72,20 @@ class StepMaxima {
  private:
   struct Top {
     std::size_t expert = 0;
+    std::size_t next = 0;
     double largest = 0.0;
     double second = 0.0;
   };
 
   void find_top(std::size_t t) {
     const auto row = per_copy_.row(t);
-    Top top{0, row[0], 0.0};
+    Top top{0, row.size(), row[0], 0.0};
     for (std::size_t i = 1; i < row.size(); ++i) {
       if (row[i] > top.largest) {
-        top = {i, row[i], top.largest};
-      } else {
-        top.second = std::max(top.second, row[i]);
+        top = {i, top.expert, row[i], top.largest};
+      } else if (row[i] > top.second) {
+        top.next = i;
+        top.second = row[i];
       }
     }
     top_[t] = top;

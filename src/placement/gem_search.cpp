@@ -39,8 +39,8 @@ TileTimes::TileTimes(const SpeedModels& speeds, double tokens)
   }
 }
 
-double TileTimes::far_us(std::size_t device, double tiles) const noexcept {
-  return speeds_[device].time_us(std::floor(tiles) * kGemTile);
+double TileTimes::far_us(std::size_t device, double tokens) const noexcept {
+  return speeds_[device].time_us(std::ceil(tokens / kGemTile * (1.0 - kRounding)) * kGemTile);
 }
 
 double TileTimes::tokens_within(std::size_t device, double time_us) const noexcept {

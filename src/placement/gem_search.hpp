@@ -26,14 +26,14 @@ class TileTimes {
     constexpr double kBelowOne = 1.0 - 1e-9;
     const double tiles = tokens * (1.0 / kGemTile) + kBelowOne;
     return tiles < tiles_ ? table_[device * stride_ + static_cast<std::size_t>(tiles)]
-                          : far_us(device, tiles);
+                          : far_us(device, tokens);
   }
 
   /// The most tokens within `time_us` (>= 0), in whole tiles; infinity where the table ends first.
   [[nodiscard]] double tokens_within(std::size_t device, double time_us) const noexcept;
 
  private:
-  [[nodiscard]] double far_us(std::size_t device, double tiles) const noexcept;
+  [[nodiscard]] double far_us(std::size_t device, double tokens) const noexcept;
 
   const SpeedModels& speeds_;
   std::size_t stride_;

@@ -53,7 +53,11 @@ std::vector<double> finish_targets(const SpeedModels& speeds, double tokens) {
   }
   auto targets = done_by(speeds, early, tokens);
   const auto at_finish = done_by(speeds, late, tokens);
-  const double before = sum(targets);
+  double before = sum(targets);
+  if (before > tokens) {  // devices that take no time do more than all at once
+    std::ranges::fill(targets, 0.0);
+    before = 0.0;
+  }
   const double after = sum(at_finish);
   const double part = after > before ? (tokens - before) / (after - before) : 0.0;
   for (std::size_t d = 0; d < targets.size(); ++d) {

@@ -7,29 +7,10 @@
 #include <gtest/gtest.h>
 
 #include "base/error.hpp"
-#include "base/random.hpp"
+#include "cases.hpp"
 
 namespace moevar::placement {
 namespace {
-
-SpeedCurve proportional(double us_per_token) { return SpeedCurve({1.0}, {us_per_token}); }
-
-SpeedModels equal_speeds(int devices) {
-  return SpeedModels(static_cast<std::size_t>(devices), proportional(1.0));
-}
-
-Matrix<double> random_loads(std::size_t layers, std::size_t experts, std::uint64_t seed) {
-  Matrix<double> loads({layers, experts});
-  for (std::size_t i = 0; i < loads.size(); ++i) {
-    loads.flat()[i] = std::exp(2.0 * RandomKey(seed)[i].normal()) * 100.0;
-  }
-  return loads;
-}
-
-std::vector<std::int32_t> row(const Placement& p, int layer) {
-  const auto slots = p.expert_of_slot.row(layer);
-  return {slots.begin(), slots.end()};
-}
 
 double slowest(const Placement& p, int layer, const Problem& problem) {
   const auto tokens = device_tokens(p, layer, problem.mean_loads.row(layer));
@@ -48,8 +29,6 @@ Matrix<double> deepseeks_example() {
   std::ranges::copy(values, loads.flat().begin());
   return loads;
 }
-
-using Slots = std::vector<std::int32_t>;
 
 TEST(Eplb, GivesWhatDeepSeeksAlgorithmGives) {
   const auto loads = deepseeks_example();

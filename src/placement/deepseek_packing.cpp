@@ -1,4 +1,4 @@
-#include "placement/packing.hpp"
+#include "placement/deepseek_packing.hpp"
 
 #include <array>
 #include <numeric>
