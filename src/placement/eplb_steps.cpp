@@ -135,7 +135,10 @@ void separate(std::span<const Copy> copies, const LayerProblem& problem,
 void assign_eplb_steps(const LayerProblem& problem, LayerSlots slots) {
   auto groups = static_cast<std::size_t>(problem.options().groups);
   auto nodes = static_cast<std::size_t>(problem.options().nodes);
-  if (groups % nodes != 0) {
+  // a device with more slots than its node has experts would have to double some
+  const auto experts_of_node = static_cast<std::size_t>(problem.experts()) / nodes;
+  if (groups % nodes != 0 ||
+      static_cast<std::size_t>(problem.slots_per_device()) > experts_of_node) {
     groups = nodes = 1;
   }
   const std::vector<float> loads(problem.loads().begin(), problem.loads().end());

@@ -153,14 +153,18 @@ class Packer {
   std::vector<std::int32_t> expert_of_slot_;
 };
 
-/// Spends `redundant` copies: the first on the expert that is `rank`-th by risk per copy, each
-/// further one on the first. Experts with a copy per device stand back while another has fewer.
+/// Spends `redundant` copies: the first on the expert that is `rank`-th by risk per copy, or the
+/// last one with room, each further one on the first. Experts with a copy per device have no room
+/// while another has fewer.
 void spend(const Packer& packer, std::size_t redundant, std::size_t rank,
            std::vector<int>& copies) {
   std::vector<std::size_t> by_risk(packer.experts());
   for (std::size_t i = 0; i < redundant; ++i) {
     std::iota(by_risk.begin(), by_risk.end(), std::size_t{0});
-    const std::size_t wanted = i == 0 ? std::min(rank, by_risk.size() - 1) : 0;
+    const auto with_room = static_cast<std::size_t>(
+        std::ranges::count_if(copies, [&](int of_one) { return of_one < packer.devices(); }));
+    const std::size_t last = (with_room > 0 ? with_room : copies.size()) - 1;
+    const std::size_t wanted = i == 0 ? std::min(rank, last) : 0;
     const auto needier = [&](std::size_t a, std::size_t b) {
       const bool room_a = copies[a] < packer.devices();
       if (room_a != (copies[b] < packer.devices())) {

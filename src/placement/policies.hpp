@@ -28,10 +28,10 @@ void assign_eplb(const LayerProblem& problem, LayerSlots slots);
 
 /// EPLB with the steps in view: a redundant slot goes to the expert that, copied once more, lowers
 /// the sum over steps of the largest load per copy most; copies by falling load are dealt to the
-/// devices in snake order. Groups and nodes as for eplb. Open in the source's description, chosen
-/// here: where no copy lowers that sum (ties at the top), the largest load per copy; no more copies
-/// than devices while another expert can be copied. Source: SGLang, srt/eplb/eplb_algorithms,
-/// deepseek_vec.
+/// devices in snake order. Groups and nodes as for eplb, where a node has experts enough for all
+/// slots of a device. Open in the source's description, chosen here: where no copy lowers that sum
+/// (ties at the top), the largest load per copy; no more copies than devices while another expert
+/// can be copied. Source: SGLang, srt/eplb/eplb_algorithms, deepseek_vec.
 void assign_eplb_steps(const LayerProblem& problem, LayerSlots slots);
 
 /// Aurora's rule for unequal devices (arXiv 2410.17043: load-sorted experts meet speed-sorted

@@ -147,39 +147,6 @@ TEST(Vibe, ScalingAllSpeedsChangesNothing) {
             solve(find_policy("vibe"), {loads, fast, 4, 8, 0}).expert_of_slot);
 }
 
-TEST(EveryPolicy, PlacesEveryExpertOnceAndPredictsWhatARecomputationGives) {
-  int checks = 0;
-  for (const auto& policy : policies()) {
-    for (const int devices : {1, 2, 8, 64}) {
-      for (const std::uint64_t seed : {1U, 2U, 3U}) {
-        auto loads = random_loads(3, 64, seed);
-        if (seed == 2) {
-          std::ranges::fill(loads.row(0), 0.0);  // a silent layer
-          std::ranges::fill(loads.row(1), 7.0);  // all equal
-          std::ranges::fill(loads.row(2), 0.0);
-          loads(2, 5) = 1e12;  // one hot expert
-        }
-        SpeedModels speeds;
-        for (int d = 0; d < devices; ++d) {
-          speeds.push_back(SpeedCurve({100, 1000}, {5, 6.0 + d % 3}));
-        }
-        const Problem problem{loads, speeds, devices, 64 / devices, seed};
-        const auto p = solve(policy, problem);
-        check_placement(p, 64);
-        EXPECT_EQ(p.policy, policy.name);
-        for (int layer = 0; layer < 3; ++layer) {
-          EXPECT_DOUBLE_EQ(p.predicted_us[static_cast<std::size_t>(layer)],
-                           slowest(p, layer, problem));
-          EXPECT_LE(p.lower_bound_us[static_cast<std::size_t>(layer)],
-                    p.predicted_us[static_cast<std::size_t>(layer)] * (1 + 1e-9));
-          ++checks;
-        }
-      }
-    }
-  }
-  EXPECT_EQ(checks, static_cast<int>(policies().size()) * 36);
-}
-
 TEST(LowerBound, NoRandomPlacementBeatsItAndAnEvenSplitMeetsIt) {
   const auto loads = random_loads(1, 32, 9);
   SpeedModels speeds;

@@ -264,6 +264,7 @@ TEST(VibeSwap, SwapsPerLayerWhenDeepSeekV3LoadsChange) {
     return all;
   }();
   std::vector<double> swaps;
+  double to_convergence = 0;
   double moved = 0;
   double moved_anew = 0;
   double unsettled = 0;
@@ -275,7 +276,11 @@ TEST(VibeSwap, SwapsPerLayerWhenDeepSeekV3LoadsChange) {
       const auto now = solve(find_policy("vibe"), {before, speeds, 8, 32, 0});
       const Problem later{after, speeds, 8, 32, 0, nullptr, 1, 1, false, false, &now};
       auto updated = now;
+      auto converged = now;
       for (int layer = 0; layer < later.layers(); ++layer) {
+        to_convergence +=
+            vibe_update(LayerProblem(later, layer), 0.0, 10000,
+                        {converged.expert_of_slot.row(layer), converged.share_of_slot.row(layer)});
         swaps.push_back(
             vibe_update(LayerProblem(later, layer), kVibeEpsilon, 10000,
                         {updated.expert_of_slot.row(layer), updated.share_of_slot.row(layer)}));
@@ -299,6 +304,7 @@ TEST(VibeSwap, SwapsPerLayerWhenDeepSeekV3LoadsChange) {
   std::ostringstream figure;
   figure << "swaps per layer: mean " << sum(swaps) / n << ", 5 % " << quantile(0.05) << ", median "
          << quantile(0.5) << ", 95 % " << quantile(0.95) << ", most " << swaps.back()
+         << "; to convergence " << to_convergence / n
          << "; experts that change device per layer: " << moved / n << ", re-solved "
          << moved_anew / n << "; layers left outside the tolerance: " << unsettled / n * 100
          << " %; n = " << n;
