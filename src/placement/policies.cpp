@@ -49,6 +49,9 @@ std::span<const Policy> policies() {
       Policy{.name = "harmoeny_speed",
              .help = "harmoeny to targets by speed instead of the mean",
              .plan_step = plan_harmoeny_speed},
+      Policy{.name = "minmax",
+             .help = "smallest time of the slowest device, with replicas and their shares",
+             .assign = assign_minmax},
   };
   return all;
 }

@@ -77,4 +77,7 @@ Placement plan_harmoeny(const Problem& step);
 /// The same with f_d⁻¹(t*) (targets.hpp) in place of the mean: shares by speed. Ours.
 Placement plan_harmoeny_speed(const Problem& step);
 
+/// minmax
+void assign_minmax(const LayerProblem& problem, LayerSlots slots);
+
 }  // namespace moevar::placement
