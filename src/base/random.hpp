@@ -135,6 +135,7 @@ enum class Stream : std::uint64_t {
   load = 0x6C6F6164,
   token = 0x746F6B65,
   placement = 0x706C6163,
+  restart = 0x72657374,
   weights = 0x77676874,
   activations = 0x61637476,
 };

@@ -1,21 +1,87 @@
-#include <numeric>
+#include <cstdint>
+#include <span>
 #include <vector>
 
-#include "placement/greedy.hpp"
+#include "placement/deepseek_packing.hpp"
 #include "placement/policies.hpp"
 
 namespace moevar::placement {
 
-void assign_eplb(const LayerProblem& problem, LayerSlots slots) {
-  if (problem.slots_per_device() == 1 && problem.slots() == problem.experts()) {
-    // nothing to balance: DeepSeek's packing leaves experts where they are
-    std::iota(slots.expert.begin(), slots.expert.end(), 0);
-    return;
+namespace {
+
+/// Working memory, kept from layer to layer: the whole solve takes a few µs a layer, of which
+/// allocating would be a good part.
+struct Scratch {
+  BalancedPacking packing;
+  MinTree heaviest;
+  std::vector<float> loads;
+  std::vector<std::uint32_t> experts;         ///< by node
+  std::vector<std::uint32_t> expert_of_copy;  ///< of one node, counted in `experts`
+  std::vector<std::uint32_t> copies;          ///< [experts of one node]
+  std::vector<float> load_of_copy;
+};
+
+/// One copy of every expert, then each further one of the expert with the largest load per copy;
+/// the lower expert of equals. Fills expert_of_copy and load_of_copy up to `slots`.
+/// `experts` are those of one node.
+void replicate(std::span<const std::uint32_t> experts, std::size_t slots, Scratch& s) {
+  const auto load = [&](std::size_t i) { return s.loads[experts[i]]; };
+  s.expert_of_copy.resize(slots);
+  s.load_of_copy.resize(slots);
+  s.copies.assign(experts.size(), 1);
+  for (std::size_t i = 0; i < experts.size(); ++i) {
+    s.expert_of_copy[i] = static_cast<std::uint32_t>(i);
   }
-  // equal targets: the largest shortfall is the lightest device
-  fill_by_shortfall(copies_for(problem.loads(), problem.devices(), problem.slots_per_device()),
-                    std::vector<double>(static_cast<std::size_t>(problem.devices()), 0.0),
-                    problem.slots_per_device(), slots.expert);
+  if (slots > experts.size()) {
+    // a non-negative float's bits, inverted, fall as it rises
+    const auto key = [](float value, std::uint32_t i) {
+      return packed_key(value, i) ^ 0xFFFFFFFF'00000000ULL;
+    };
+    s.heaviest.reset(experts.size());
+    for (std::uint32_t i = 0; i < experts.size(); ++i) {
+      s.heaviest.set(i, key(load(i), i));
+    }
+    s.heaviest.build();
+    for (std::size_t copy = experts.size(); copy < slots; ++copy) {
+      const auto i = key_index(s.heaviest.smallest());
+      s.expert_of_copy[copy] = i;
+      s.heaviest.update(i, key(load(i) / static_cast<float>(++s.copies[i]), i));
+    }
+  }
+  for (std::size_t copy = 0; copy < slots; ++copy) {
+    const auto i = s.expert_of_copy[copy];
+    s.load_of_copy[copy] = load(i) / static_cast<float>(s.copies[i]);
+  }
+}
+
+}  // namespace
+
+void assign_eplb(const LayerProblem& problem, LayerSlots slots) {
+  thread_local Scratch s;
+  const auto loads = problem.loads();
+  s.loads.assign(loads.size(), 0.0F);
+  for (std::size_t e = 0; e < loads.size(); ++e) {
+    s.loads[e] = static_cast<float>(loads[e]);
+  }
+  auto groups = static_cast<std::size_t>(problem.options().groups);
+  auto nodes = static_cast<std::size_t>(problem.options().nodes);
+  if (groups % nodes != 0) {
+    groups = nodes = 1;
+  }
+  experts_by_node(s.packing, s.loads, groups, nodes, s.experts);
+  const std::size_t experts_per_node = loads.size() / nodes;
+  const std::size_t slots_per_node = slots.expert.size() / nodes;
+  const std::size_t devices_per_node = static_cast<std::size_t>(problem.devices()) / nodes;
+  for (std::size_t node = 0; node < nodes; ++node) {
+    const auto experts = std::span<const std::uint32_t>(s.experts).subspan(node * experts_per_node,
+                                                                           experts_per_node);
+    replicate(experts, slots_per_node, s);
+    const auto copy_at = s.packing.pack(s.load_of_copy, devices_per_node);
+    const auto places = slots.expert.subspan(node * slots_per_node, slots_per_node);
+    for (std::size_t place = 0; place < places.size(); ++place) {
+      places[place] = static_cast<std::int32_t>(experts[s.expert_of_copy[copy_at[place]]]);
+    }
+  }
 }
 
 }  // namespace moevar::placement

@@ -99,7 +99,7 @@ void judge(const Problem& problem, Placement& placement) {
     double bound = 0.0;
     for (int step = 0; step < part.steps(); ++step) {
       predicted += layer_time_us(placement, layer, part.step(step), problem.speeds);
-      bound += lower_bound_us(part.step(step), problem.speeds, problem.slots_per_device);
+      bound += lower_bound_us(part.step(step), problem.speeds, placement.slots_per_device);
     }
     placement.predicted_us.push_back(predicted / part.steps());
     placement.lower_bound_us.push_back(bound / part.steps());
