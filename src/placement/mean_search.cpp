@@ -28,7 +28,8 @@ MeanSearch::MeanSearch(std::span<const double> loads, const SpeedModels& speeds,
   const double all = std::accumulate(loads.begin(), loads.end(), 0.0);
   targets_.reserve(speeds.size());
   for (const auto& curve : speeds) {
-    targets_.push_back(std::min(curve.tokens_within(bound_us_), all));
+    // the bound lies just below the times that are possible: where a curve is flat, a step below
+    targets_.push_back(std::min(curve.tokens_within(bound_us_ * (1.0 + kSettled)), all));
   }
 }
 
@@ -46,6 +47,7 @@ std::vector<Piece> MeanSearch::cut() const {
     pieces.insert(pieces.end(), count,
                   {loads_[e] / static_cast<double>(count), static_cast<std::int32_t>(e)});
   }
+  // the bound allows no more than there are slots
   std::ranges::sort(pieces, before);
   return pieces;
 }
@@ -70,6 +72,7 @@ void MeanSearch::descend(int effort) { Descent(packing_, bound_us_ * (1.0 + kEno
 void MeanSearch::place() {
   const auto pieces = cut();
   packing_.fill(pieces, targets_, room_for(pieces.size()));
+  packing_.merge_twins();
   if (packing_.devices() * packing_.width() == pieces.size()) {
     descend(Descent::kThorough);
   } else {
@@ -253,6 +256,19 @@ void MeanSearch::spend_blanks() {
       return;
     }
   }
+}
+
+void MeanSearch::write_evenly(LayerSlots slots) const {
+  std::vector<double> loads(slots.expert.size());
+  for (std::size_t slot = 0; slot < slots.expert.size(); ++slot) {
+    const auto& piece = packing_.on(slot / packing_.width())[slot % packing_.width()];
+    slots.expert[slot] = piece.expert;
+    loads[slot] = piece.load;
+  }
+  if (budget_ == nullptr) {
+    separate_replicas(static_cast<int>(packing_.width()), slots.expert, loads);
+  }
+  share_evenly(slots.expert, static_cast<int>(loads_.size()), slots.share);
 }
 
 void MeanSearch::write(LayerSlots slots) const {

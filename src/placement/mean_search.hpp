@@ -35,6 +35,8 @@ class MeanSearch {
   /// Writes experts and shares; a blank takes, at no share, an expert that lies on its
   /// device now or, where nothing is said of that, the heaviest that it lacks.
   void write(LayerSlots slots) const;
+  /// The same after place_evenly, or improve with even shares.
+  void write_evenly(LayerSlots slots) const;
 
  private:
   struct Gift {

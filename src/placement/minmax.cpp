@@ -19,10 +19,11 @@ void place_by_mean(const LayerProblem& problem, LayerSlots slots) {
   MeanSearch search(problem.loads(), problem.speeds(), problem.slots_per_device());
   if (problem.options().even_shares) {
     search.place_evenly();
+    search.write_evenly(slots);
   } else {
     search.place();
+    search.write(slots);
   }
-  search.write(slots);
 }
 
 /// Replicas by the experts' peaks, for the worst steps decide; then by shortfall, as vibe does.
@@ -35,7 +36,7 @@ void place_by_peaks(const LayerProblem& problem, LayerSlots slots) {
   }
   MeanSearch search(peaks, problem.speeds(), problem.slots_per_device());
   search.place_evenly();
-  search.write(slots);
+  search.write_evenly(slots);
 }
 
 /// The present placement of the layer, in its slots.
@@ -53,7 +54,11 @@ void place_from(const LayerProblem& problem, const ReceiveBudget& budget, LayerS
   MeanSearch search(problem.loads(), problem.speeds(), problem.slots_per_device());
   search.improve(problem.options().from->expert_of_slot.row(problem.layer()), budget,
                  problem.options().even_shares);
-  search.write(slots);
+  if (problem.options().even_shares) {
+    search.write_evenly(slots);
+  } else {
+    search.write(slots);
+  }
 }
 
 /// Takes another placement of the layer where it is faster.

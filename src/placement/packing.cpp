@@ -127,6 +127,29 @@ void Packing::fill(std::span<const Piece> falling, std::span<const double> targe
   }
 }
 
+void Packing::merge_twins() {
+  if (!has_replicas_) {
+    return;
+  }
+  for (std::size_t d = 0; d < devices(); ++d) {
+    const auto pieces = row(d);
+    bool any = false;
+    for (auto piece = pieces.begin(); piece != pieces.end(); ++piece) {
+      const auto first = std::find_if(pieces.begin(), piece, [&](const Piece& other) {
+        return other.expert == piece->expert && other.expert != Piece::kBlank;
+      });
+      if (first != piece) {
+        first->load += piece->load;
+        *piece = {};
+        any = true;
+      }
+    }
+    if (any) {
+      settle(d);
+    }
+  }
+}
+
 void Packing::lay(std::span<const Piece> pieces) {
   std::ranges::copy(pieces, pieces_.begin());
   std::vector<bool> seen;

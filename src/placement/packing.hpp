@@ -62,6 +62,8 @@ class Packing {
   /// blank.
   void fill(std::span<const Piece> falling, std::span<const double> targets,
             std::span<const std::size_t> room);
+  /// Joins pieces of an expert that came to lie on one device; their slots become blanks.
+  void merge_twins();
   /// Puts pieces in the slots where they lie now, [devices × width].
   void lay(std::span<const Piece> pieces);
   /// Exchanges some pieces of device a, by their places, with some of b.
