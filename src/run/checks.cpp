@@ -30,7 +30,8 @@ void check_sizes(const study::ParsedStudy& parsed) {
   const int largest = std::ranges::max(study.fleet.devices);
   const std::int64_t tokens = std::int64_t{study.workload.tokens_per_device} * largest;
   const std::int64_t on_one_device =
-      tokens * std::min(study.model.top_k, study.model.experts / largest);
+      tokens * std::min(study.model.top_k,
+                        (study.model.experts + study.placement.redundant_experts) / largest);
   if (on_one_device > std::numeric_limits<std::uint32_t>::max()) {
     throw InputError(fmt::format(
         "{}: {} tokens × {} devices could put {} tokens on one device; at most {} can be counted",
@@ -43,12 +44,6 @@ void check_placement_keys(const study::ParsedStudy& parsed) {
   const auto& placement = parsed.study.placement;
   for (const auto& policy : placement.policies) {
     blame(parsed, "placement.policies", [&] { (void)placement::find_policy(policy); });
-  }
-  if (placement.redundant_experts != 0) {
-    throw InputError(fmt::format(
-        "{}: {} slots beyond one per expert, but the policies of this version place every expert "
-        "once; 0 is right",
-        parsed.at("placement.redundant_experts"), placement.redundant_experts));
   }
   if (placement.recompute == study::Recompute::on_drift) {
     throw InputError(

@@ -71,14 +71,16 @@ std::vector<DeviceIdentity> checked_fleet(const mpi::Communicator& comm,
 }  // namespace
 
 CpuBackend::CpuBackend(const mpi::Communicator& comm, const study::ModelShape& model,
-                       std::uint64_t seed, int devices, int tokens_per_device)
+                       std::uint64_t seed, int devices, int tokens_per_device,
+                       int redundant_experts)
     : comm_(comm),
       model_(model),
       seed_(seed),
       tokens_per_device_(tokens_per_device),
       fleet_(checked_fleet(comm, model, devices, tokens_per_device)),
       devices_(comm.split(comm.rank() < devices ? 0 : -1)) {
-  mpi::on_all(comm_, [&] { check_memory(model.layers, (model.experts + devices - 1) / devices); });
+  const int slots = model.experts + redundant_experts;
+  mpi::on_all(comm_, [&] { check_memory(model.layers, (slots + devices - 1) / devices); });
 }
 
 DeviceRange CpuBackend::mine() const {

@@ -22,8 +22,9 @@ class CpuBackend final : public Backend {
   /// Binds every rank to a core. `comm` outlives the object. Throws InputError for sizes that make
   /// no layer; EnvironmentError where there are fewer ranks than devices, or where weights would
   /// not fit in memory (then an error of status `environment`, alike on every rank).
+  /// `redundant_experts`: slots beyond one per expert, over all devices.
   CpuBackend(const mpi::Communicator& comm, const study::ModelShape& model, std::uint64_t seed,
-             int devices, int tokens_per_device);
+             int devices, int tokens_per_device, int redundant_experts = 0);
 
   [[nodiscard]] const std::vector<DeviceIdentity>& fleet() const override { return fleet_; }
   [[nodiscard]] DeviceRange mine() const override;

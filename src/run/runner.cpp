@@ -273,7 +273,8 @@ std::unique_ptr<Backend> make_backend(const mpi::Communicator& comm, const study
                                       study::DeviceKind kind, int devices) {
   const int tokens = study.workload.tokens_per_device;
   if (kind == study::DeviceKind::cpu) {
-    return std::make_unique<CpuBackend>(comm, study.model, study.seed, devices, tokens);
+    return std::make_unique<CpuBackend>(comm, study.model, study.seed, devices, tokens,
+                                        study.placement.redundant_experts);
   }
   return std::make_unique<ModelBackend>(comm, study.fleet, study.model, study.seed, devices,
                                         tokens);
