@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -34,8 +35,10 @@ class CpuBackend final : public Backend {
   /// Throws InputError for a power cap and for any heat but the default.
   std::vector<timeline::DeviceState> enter(const study::Condition& condition) override;
   /// Times the experts of all devices at once: for every point of the grid a warm-up, then the
-  /// median of five. Before move_to() it makes weights of its own for that.
-  placement::SpeedModels profile(int slots, double max_tokens) override;
+  /// median of five; all of them also where few are asked for, for alone a device has more of the
+  /// node's memory bandwidth than in a step. Before move_to() it makes weights of its own for that.
+  placement::SpeedModels profile(int slots, double max_tokens,
+                                 std::span<const DeviceId> devices) override;
   Migration move_to(const placement::Placement& placement) override;
   PhaseResult run(const PhaseSteps& steps) override;
 

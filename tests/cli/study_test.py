@@ -13,7 +13,7 @@ from moevar_cli import DATA, SMALL, Case, start
 
 CELL = {"devices", "power_cap_w", "heat", "workload", "policy", "repeat", "layer_us", "straggler_tax",
         "load_imbalance", "idle_fraction", "gap_us", "solve_ms", "moved_experts", "migrate_ms",
-        "predicted_layer_us", "lower_bound_layer_us"}
+        "predicted_layer_us", "lower_bound_layer_us", "solved_because"}
 
 
 class ModelStudy(Case):
@@ -81,6 +81,28 @@ class ModelStudy(Case):
             self.assertEqual(len(seen), 4)
             self.assertTrue(all(one == seen[0] for one in seen), policy)
 
+    def test_why_a_placement_is_the_one(self):
+        options = ("--set", "study.repeats=2", "--set", "workload.drift=0.2")
+        for recompute, expected in (("between-phases", {"between-phases"}), ("once", {"first", "kept"})):
+            summary = self.run_study(SMALL, self.dir / recompute, *options, "--set", f"placement.recompute={recompute}")
+            self.assertEqual({cell["solved_because"] for cell in summary["cells"]}, expected)
+            first = {}
+            for cell in sorted(summary["cells"], key=lambda cell: cell["phase"]):
+                self.assertEqual(cell["solved_because"] == "first",
+                                 recompute == "once" and cell["policy"] not in first)
+                self.assertEqual(cell["solve_ms"] > 0, cell["solved_because"] != "kept")
+                first.setdefault(cell["policy"], cell)
+
+    def test_predictions_are_means_over_the_trace(self):
+        burst = ("--set", "workload.burst=1", "--set", "phases.steps=8", "--set", "workload.tokens_per_device=16384")
+        few = self.run_study(SMALL, self.dir / "few", *burst, "--set", "placement.trace_steps=1")
+        many = self.run_study(SMALL, self.dir / "many", *burst, "--set", "placement.trace_steps=8")
+        more = self.run_study(SMALL, self.dir / "more", *burst, "--set", "placement.trace_steps=100")
+        for a, b, c in zip(few["cells"], many["cells"], more["cells"]):
+            self.assertNotEqual(a["predicted_layer_us"], b["predicted_layer_us"])
+            self.assertEqual(b["predicted_layer_us"], c["predicted_layer_us"])
+            self.assertEqual(a["layer_us"], b["layer_us"])
+
     def test_without_timelines_the_totals_stay(self):
         out = self.dir / "out"
         full = self.run_study(SMALL, self.dir / "full")
@@ -112,6 +134,122 @@ class ModelStudy(Case):
         self.assertEqual(run.returncode, 0, run.stderr)
         for word in ("contiguous", "eplb", "vibe", "p50", "p90", "p99", "700", "500"):
             self.assertIn(word, run.stdout)
+
+
+class Replicas(Case):
+    def test_every_fleet_has_experts_plus_redundant_slots(self):
+        text = SMALL.replace('["contiguous", "eplb", "vibe"]',
+                             '["contiguous", "round_robin", "random", "eplb", "vibe"]')
+        for ranks in (1, 2, 4):
+            out = self.dir / f"np{ranks}"
+            self.run_study(text, out, "--set", "placement.redundant_experts=8", "--set", "fleet.devices=[1,2,4,8]",
+                           "--set", "workload.skew=1.2", ranks=ranks)
+            with h5py.File(out / "study.h5") as file:
+                for phase in file["phases"].values():
+                    self.assertEqual(phase["placement"].attrs["slots_per_device"] * phase.attrs["devices"], 24)
+                    for experts, shares in zip(phase["placement/physical_to_logical_map"], phase["placement/slot_share"]):
+                        sums = [sum(s for e, s in zip(experts, shares) if e == expert) for expert in range(16)]
+                        for total in sums:
+                            self.assertAlmostEqual(total, 1)
+                    self.assertTrue((phase["layer/tokens_sum"][...] == 64 * phase.attrs["devices"] * 2).all())
+        for ranks in (2, 4):
+            diff = subprocess.run(["h5diff", self.dir / "np1/study.h5", self.dir / f"np{ranks}/study.h5", "/phases",
+                                   "/phases"], capture_output=True, text=True)
+            self.assertEqual((diff.returncode, diff.stdout), (0, ""), ranks)
+
+    def test_replicas_of_hot_experts_even_out_the_load(self):
+        options = ("--set", "workload.skew=1.5", "--set", "workload.tokens_per_device=16384")
+        imbalance = {}
+        for redundant in (0, 8, 16):
+            summary = self.run_study(SMALL, self.dir / str(redundant), *options, "--set",
+                                     f"placement.redundant_experts={redundant}")
+            imbalance[redundant] = max(cell["load_imbalance"] for cell in summary["cells"] if cell["policy"] == "eplb")
+        self.assertGreater(imbalance[0], imbalance[8] + 0.1)
+        self.assertLess(imbalance[16], 1.1)
+
+
+class OnDrift(Case):
+    LARGE = ("--set", "placement.recompute=on-drift", "--set", "phases.steps=20", "--set", "study.order=listed",
+             "--set", "workload.tokens_per_device=16384")
+
+    def phases(self, out):
+        """Cells with their phases' maps and speed models, in the order in which they ran."""
+        cells = json.loads((out / "summary.json").read_text())["cells"]
+        with h5py.File(out / "study.h5") as file:
+            for cell in cells:
+                phase = file["phases"][f"{cell['phase']:04}"]
+                cell["map"] = phase["placement/physical_to_logical_map"][...].tolist()
+                cell["speeds"] = phase["speed_model/time_us"][...]
+                cell["expert_ns"] = phase["expert_ns"][...].astype(float)
+        return sorted(cells, key=lambda cell: cell["phase"])
+
+    def test_drifting_loads_are_placed_anew_and_only_then(self):
+        out = self.dir / "out"
+        self.run_study(SMALL, out, *self.LARGE, "--set", "study.repeats=8", "--set", "workload.drift=0.02", "--set",
+                       "workload.skew=1", "--set", "conditions.power_cap_w=[700]")
+        before = {}
+        reasons = []
+        for cell in self.phases(out):
+            policy, because = cell["policy"], cell["solved_because"]
+            self.assertEqual(because == "first", policy not in before)
+            if because == "kept":
+                self.assertEqual(cell["map"], before[policy])
+                self.assertEqual(cell["solve_ms"], 0)
+            elif because != "first":
+                self.assertRegex(because, r"^cosine 0\.\d+ in layer [012] after \d+ steps$")
+                self.assertGreater(float(because.split()[1]), 0.05)
+                self.assertEqual(int(because.split()[6]) % 10, 0)
+                self.assertEqual(cell["map"] == before[policy], policy == "contiguous")
+            before[policy] = cell["map"]
+            reasons.append(because.split()[0])
+        self.assertGreaterEqual(reasons.count("cosine"), 3)
+        self.assertGreaterEqual(reasons.count("kept"), 3)
+
+    def test_steady_loads_are_never_placed_anew(self):
+        summary = self.run_study(SMALL, self.dir / "out", *self.LARGE, "--set", "study.repeats=4", "--set",
+                                 "conditions.power_cap_w=[700]")
+        self.assertEqual({cell["solved_because"] for cell in summary["cells"]}, {"first", "kept"})
+
+    def test_devices_that_leave_their_models_are_profiled_alone(self):
+        # profiled once, soaked; colder GPUs then run faster, the worst cooled ones most of all
+        out = self.dir / "out"
+        self.run_study(SMALL, out, *self.LARGE, "--set", "phases.profile=once", "--set", "fleet.spread=4", "--set",
+                       'conditions.heat=["soaked", "neighbours", "ambient"]', "--set", "conditions.power_cap_w=[500]",
+                       "--set", 'placement.policies=["vibe"]')
+        first, second, third = self.phases(out)
+        self.assertEqual((first["solved_because"], second["solved_because"]), ("first", "kept"))
+        self.assertRegex(third["solved_because"], r"^residual: (\d+ devices, )?device \d at [01]\.\d\d x its model$")
+        self.assertTrue((second["speeds"] == first["speeds"]).all())
+        change = abs(second["expert_ns"].mean(axis=(1, 2)) / first["expert_ns"].mean(axis=(1, 2)) - 1)
+        profiled = (third["speeds"] != first["speeds"]).any(axis=1)
+        self.assertTrue(profiled[change > 0.055].all())
+        self.assertFalse(profiled[change < 0.045].any())
+        self.assertTrue(0 < profiled.sum() < 8, profiled)
+
+    def test_a_cap_that_changes_under_models_measured_once(self):
+        out = self.dir / "out"
+        self.run_study(SMALL, out, *self.LARGE, "--set", "phases.profile=once", "--set",
+                       "conditions.power_cap_w=[700, 500, 400]")
+        cells = self.phases(out)
+        self.assertEqual([cell["solved_because"] for cell in cells[:6]], ["first"] * 3 + ["kept"] * 3)
+        for cell in cells[6:]:
+            self.assertRegex(cell["solved_because"], "^residual: 8 devices")
+            self.assertTrue((cell["speeds"] > cells[0]["speeds"]).any(axis=1).all())
+
+    def test_decisions_are_equal_at_any_number_of_ranks(self):
+        for ranks in (1, 2, 4):
+            self.run_study(SMALL, self.dir / f"np{ranks}", *self.LARGE, "--set", "study.repeats=3", "--set",
+                           "workload.drift=0.02", "--set", "workload.skew=1", "--set", "phases.profile=once", "--set",
+                           "fleet.devices=[8, 4]", "--set", "placement.redundant_experts=8", ranks=ranks)
+        reasons = {cell["solved_because"].split()[0] for cell in self.phases(self.dir / "np1")}
+        self.assertLessEqual({"first", "kept"}, reasons)
+        self.assertTrue(reasons & {"cosine", "residual:"}, reasons)
+        for ranks in (2, 4):
+            diff = subprocess.run(["h5diff", self.dir / "np1/study.h5", self.dir / f"np{ranks}/study.h5", "/phases",
+                                   "/phases"], capture_output=True, text=True)
+            self.assertEqual((diff.returncode, diff.stdout), (0, ""), ranks)
+            self.assertEqual([cell["solved_because"] for cell in self.phases(self.dir / f"np{ranks}")],
+                             [cell["solved_because"] for cell in self.phases(self.dir / "np1")])
 
 
 class Trace(Case):
