@@ -11,6 +11,7 @@
 #include "base/error.hpp"
 #include "base/tensor.hpp"
 #include "conditions/cap.hpp"
+#include "placement/migration.hpp"
 #include "run/slot_tokens.hpp"
 
 namespace moevar::run {
@@ -141,9 +142,9 @@ Migration ModelBackend::move_to(const placement::Placement& placement) {
       std::array<double, 2> inter_ns{};
     };
     std::vector<Traffic> traffic(gpus_.size());
-    for (const auto& move : placement::moves_between(*placed_, placement)) {
-      const auto from = static_cast<std::size_t>(move.from_device);
-      const auto to = static_cast<std::size_t>(move.to_device);
+    for (const auto& send : placement::plan_migration(*placed_, placement)) {
+      const auto from = static_cast<std::size_t>(send.from_device);
+      const auto to = static_cast<std::size_t>(send.to_device);
       const bool across = identities_[from].node != identities_[to].node;
       const double ns = exchange::point_to_point_ns(links_, bytes, across);
       auto Traffic::*kind = across ? &Traffic::inter_ns : &Traffic::intra_ns;

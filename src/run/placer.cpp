@@ -223,8 +223,11 @@ Migration Placer::moves_of_steps(const placement::Policy& policy, const study::P
     }
     for (std::size_t step = home ? 0 : 1; step < plan.placements.size(); ++step) {
       const auto& from = home ? *home : plan.placements[step - 1];
-      migration.moved_experts +=
-          static_cast<std::int64_t>(placement::moves_between(from, plan.placements[step]).size());
+      const auto& to = plan.placements[step];
+      migration.moved_experts += std::ranges::count_if(
+          placement::moves_between(from, to), [&](const placement::Move& move) {
+            return to.share_of_slot(move.layer, move.to_slot) > 0.0;  // else nothing needs it there
+          });
     }
   });
   comm_.broadcast(std::span(&migration.moved_experts, 1));

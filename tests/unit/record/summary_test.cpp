@@ -128,7 +128,8 @@ TEST_F(SummaryFile, HoldsTheContractsFieldsAndNeverNan) {
   EXPECT_EQ(json.at("complete"), true);
   ASSERT_EQ(json.at("cells").size(), 2U);
   const auto& first = json["cells"][0];
-  EXPECT_EQ(first.size(), 17U);
+  EXPECT_EQ(first.size(), 18U);
+  EXPECT_EQ(first.at("solved_because"), "first");
   EXPECT_EQ(first.at("phase"), 0);
   EXPECT_TRUE(first.at("power_cap_w").is_null());
   EXPECT_EQ(json["cells"][1].at("power_cap_w"), 450.0);
