@@ -4,7 +4,9 @@
 import csv
 import json
 import math
+import pathlib
 import subprocess
+import tempfile
 import unittest
 
 import h5py
@@ -166,6 +168,56 @@ class Replicas(Case):
             imbalance[redundant] = max(cell["load_imbalance"] for cell in summary["cells"] if cell["policy"] == "eplb")
         self.assertGreater(imbalance[0], imbalance[8] + 0.1)
         self.assertLess(imbalance[16], 1.1)
+
+
+def knows(policy):
+    """Whether the program lists the policy."""
+    with tempfile.TemporaryDirectory() as folder:
+        study = pathlib.Path(folder) / "study.toml"
+        study.write_text(SMALL)
+        return policy in start(["run", study, "--out", folder, "--set", 'placement.policies=["q"]']).stderr
+
+
+@unittest.skipUnless(knows("harmoeny"), "no policy harmoeny")
+class PerStep(Case):
+    POLICIES = ("--set", 'placement.policies=["contiguous", "harmoeny"]', "--set", "workload.skew=1.2", "--set",
+                "workload.tokens_per_device=16384", "--set", "conditions.power_cap_w=[500]")
+
+    def test_every_step_has_its_own_placement_and_pays_no_transfer(self):
+        for ranks in (1, 2):
+            self.run_study(SMALL, self.dir / f"np{ranks}", *self.POLICIES, ranks=ranks)
+        diff = subprocess.run(["h5diff", self.dir / "np1/study.h5", self.dir / "np2/study.h5", "/phases", "/phases"],
+                              capture_output=True, text=True)
+        self.assertEqual((diff.returncode, diff.stdout), (0, ""))
+        cells = {cell["policy"]: cell for cell in json.loads((self.dir / "np1/summary.json").read_text())["cells"]}
+        self.assertEqual(cells["harmoeny"]["solved_because"], "every step")
+        self.assertEqual(cells["harmoeny"]["migrate_ms"], 0)
+        self.assertGreater(cells["harmoeny"]["moved_experts"], 0)
+        self.assertLess(cells["harmoeny"]["load_imbalance"], 1.01)
+        self.assertLess(cells["harmoeny"]["predicted_layer_us"], cells["contiguous"]["predicted_layer_us"])
+        with h5py.File(self.dir / "np1/study.h5") as file:
+            for cell in cells.values():
+                self.assertEqual(file[f"phases/{cell['phase']:04}/placement"].attrs["per_step"],
+                                 cell["policy"] == "harmoeny")
+
+    def test_moves_are_counted_from_home(self):
+        out = self.dir / "out"
+        self.run_study(SMALL, out, *self.POLICIES, "--set", "phases.steps=1")
+        with h5py.File(out / "study.h5") as file:
+            phase = next(p for p in file["phases"].values() if p.attrs["policy"] == "harmoeny")
+            slots = int(phase["placement"].attrs["slots_per_device"])
+            away = sum(share > 0 and slot // slots != expert // 2
+                       for experts, shares in zip(phase["placement/physical_to_logical_map"], phase["placement/slot_share"])
+                       for slot, (expert, share) in enumerate(zip(experts, shares)))
+            self.assertEqual(phase.attrs["moved_experts"], away)
+            self.assertEqual(phase.attrs["moved_bytes"], away * 3 * 512 * 256 * 2)
+
+    def test_cpu_devices_do_not(self):
+        text = SMALL.replace('"model"', '"cpu"').replace("[8]", "[1]").replace("power_cap_w = [700, 500]", "")
+        study = self.write("study.toml", text.replace('"eplb"', '"harmoeny"'))
+        run = start(["run", study, "--out", self.dir / "out"])
+        self.assertEqual(run.returncode, 2)
+        self.assertRegex(run.stderr, r"study.toml:\d+: placement.policies: harmoeny plans every step anew; only .model.")
 
 
 class OnDrift(Case):
