@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "base/error.hpp"
+#include "placement/drift.hpp"
 #include "record/record.hpp"
 #include "run/cpu_backend.hpp"
 #include "run/model_backend.hpp"
@@ -79,6 +80,36 @@ class Runner {
     return std::int64_t{study_.workload.tokens_per_device} * devices;
   }
 
+  [[nodiscard]] bool plans_every_step() const {
+    return std::ranges::any_of(study_.placement.policies, [](const auto& name) {
+      return placement::find_policy(name).per_step();
+    });
+  }
+
+  /// Expert and share of every slot, kept for every policy on every fleet, and for every step where
+  /// one plans each anew.
+  [[nodiscard]] double placement_bytes() const {
+    constexpr double kSlotBytes = sizeof(std::int32_t) + sizeof(double);
+    const double slots = study_.model.experts + study_.placement.redundant_experts;
+    const auto kept =
+        static_cast<double>(study_.placement.policies.size() * study_.fleet.devices.size());
+    return kSlotBytes * slots * study_.model.layers *
+           (kept + (plans_every_step() ? study_.phases.steps : 0.0));
+  }
+
+  /// What rank 0 alone plans with: a trace, and the loads in which drift is looked for.
+  [[nodiscard]] double planning_bytes() const {
+    const auto& spec = study_.placement;
+    const double trace =
+        plans_every_step() ? study_.phases.steps : std::min(study_.phases.steps, spec.trace_steps);
+    const double watched =
+        spec.recompute == study::Recompute::on_drift
+            ? static_cast<double>(spec.policies.size() * study_.fleet.devices.size()) *
+                  placement::DriftOptions{}.window
+            : 0.0;
+    return (8.0 * trace + 4.0 * watched) * study_.model.layers * study_.model.experts;
+  }
+
   /// Loads of two windows and the placements on every rank, timelines of the rank's devices, and on
   /// the rank that plans and writes a trace and one array of the whole fleet must fit in memory,
   /// counted for a node that holds all ranks of it.
@@ -89,21 +120,8 @@ class Runner {
       const double devices = std::ranges::max(study_.fleet.devices);
       const double here = devices * node.size() / comm_.size();
       const double loads = 4.0 * study_.model.experts;
-      const double slots = study_.model.experts + study_.placement.redundant_experts;
-      const auto& policies = study_.placement.policies;
-      const auto per_step = std::ranges::count_if(
-          policies, [](const auto& name) { return placement::find_policy(name).per_step(); });
-      // of a placement: expert and share of every slot, kept for every policy
-      const double placements = 12.0 * slots * study_.model.layers *
-                                (static_cast<double>(policies.size()) +
-                                 static_cast<double>(per_step) * study_.phases.steps);
-      // of the policies' trace: the same loads as double
-      const double trace =
-          2.0 * loads * study_.model.layers *
-          (per_step > 0 ? study_.phases.steps
-                        : std::min(study_.phases.steps, study_.placement.trace_steps));
       const double needed = calls * (2.0 * loads * node.size() + 44.0 * here + 8.0 * devices) +
-                            placements * node.size() + trace;
+                            placement_bytes() * node.size() + planning_bytes();
       const auto available = static_cast<double>(affinity::available_memory_bytes());
       if (needed > available) {
         throw EnvironmentError(fmt::format(

@@ -10,6 +10,7 @@ import tempfile
 import unittest
 
 import h5py
+import numpy
 
 from moevar_cli import DATA, SMALL, Case, start
 
@@ -104,6 +105,20 @@ class ModelStudy(Case):
             self.assertNotEqual(a["predicted_layer_us"], b["predicted_layer_us"])
             self.assertEqual(b["predicted_layer_us"], c["predicted_layer_us"])
             self.assertEqual(a["layer_us"], b["layer_us"])
+
+    def test_predictions_follow_from_the_last_steps_before(self):
+        # repeat 1 plans with the steps that repeat 0 ran, where contiguous brought each device its tokens
+        out = self.dir / "out"
+        self.run_study(SMALL, out, "--set", "study.repeats=2", "--set", 'placement.policies=["contiguous"]', "--set",
+                       "conditions.power_cap_w=[500]", "--set", "phases.steps=8", "--set", "placement.trace_steps=3",
+                       "--set", "workload.burst=1", "--set", "workload.tokens_per_device=16384")
+        with h5py.File(out / "study.h5") as file:
+            tokens = file["phases/0000/tokens"][:, -3:, :]
+            phase = file["phases/0001"]
+            curves = zip(phase["speed_model/tokens"], phase["speed_model/time_us"])
+            times = numpy.array([numpy.interp(mine, [0, *grid], [0, *time]) for mine, (grid, time) in zip(tokens, curves)])
+            self.assertLess(tokens.max(), phase["speed_model/tokens"][...].max())
+            numpy.testing.assert_allclose(phase["placement/predicted_us"], times.max(axis=0).mean(axis=0), rtol=1e-12)
 
     def test_without_timelines_the_totals_stay(self):
         out = self.dir / "out"

@@ -119,6 +119,7 @@ TEST(LoadDrift, TheStraddlingWindowFiresOnceMoreAndLess) {
   // reference has turned by atan(3/7), and so on until the window is new altogether
   ASSERT_GE(firings.size(), 2U);
   EXPECT_EQ(firings.front(), 30);
+  EXPECT_EQ(firings[1] - firings[0], 20) << "one check is skipped after a firing";
   EXPECT_LE(firings.back(), 110) << "a window of new steps alone is quiet";
   auto emptied = detector(turned(1.0));
   EXPECT_EQ(fires_after(emptied, turned(1.0), 400), 0);
