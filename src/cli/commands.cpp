@@ -11,6 +11,10 @@ const std::vector<CommandEntry>& commands() {
       {"run", "run a study: STUDY.toml to study.h5 and summary.json", make_run_command},
       {"plan", "show a study's phases, ranks and devices, and expected time; run nothing",
        make_plan_command},
+      {"place", "place experts for recorded loads and given speeds: a placement as JSON",
+       make_place_command},
+      {"export", "write a placement as an engine's file: SGLang, vLLM-Ascend, TensorRT-LLM",
+       make_export_command},
       {"fleet", "draw a fleet of modelled GPUs and write it as CSV", make_fleet_command},
   };
   return all;

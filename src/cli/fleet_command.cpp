@@ -1,17 +1,14 @@
-#include <cerrno>
-#include <cstdio>
 #include <iterator>
 #include <optional>
-#include <system_error>
 
 #include <fmt/format.h>
 
-#include "base/text.hpp"
 #include "cli/commands.hpp"
 #include "conditions/cap.hpp"
 #include "fleet/gpu_family.hpp"
 #include "fleet/gpu_physics.hpp"
 #include "fleet/model_fleet.hpp"
+#include "system/files.hpp"
 
 namespace moevar::cli {
 
@@ -44,7 +41,7 @@ class FleetCommand : public Command {
         {family.cap_min_w, family.cap_max_w, family.cap_max_w}, cap_w_);
     const auto csv = draw(family, cap_w);
     if (launched().rank == 0) {
-      write_new_file(out_, csv);
+      files::write_new_text(out_, csv);
     }
     return ExitStatus::ok;
   }
@@ -69,29 +66,6 @@ class FleetCommand : public Command {
                      point.power_w, point.temperature_c, gpu.slow_factor * slower);
     }
     return csv;
-  }
-
-  /// Never overwrites: a result stays what it was. Throws InputError or EnvironmentError.
-  static void write_new_file(const std::string& path, const std::string& text) {
-    std::FILE* file = std::fopen(path.c_str(), "wx");
-    if (file == nullptr && errno == EEXIST) {
-      throw InputError(fmt::format("{}: exists, and no result is ever overwritten; give a new name",
-                                   printable(path, 200)));
-    }
-    if (file == nullptr) {
-      const std::string reason = std::generic_category().message(errno);
-      throw EnvironmentError(
-          fmt::format("{}: cannot be created: {}; give a new file in a folder "
-                      "that can be written",
-                      printable(path, 200), reason));
-    }
-    const bool written = std::fwrite(text.data(), 1, text.size(), file) == text.size();
-    if (std::fclose(file) != 0 || !written) {
-      const std::string reason = std::generic_category().message(errno);
-      (void)std::remove(path.c_str());
-      throw EnvironmentError(
-          fmt::format("{}: not written whole: {}", printable(path, 200), reason));
-    }
   }
 
   std::string preset_;

@@ -1,45 +1,211 @@
 #include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
 #include <numeric>
+#include <vector>
 
 #include "placement/placement.hpp"
+
+// A time T is ruled out when it contradicts what every placement must satisfy. With cap_d(T) the
+// most tokens that device d does within T:
+//   1. all devices together do all tokens: Σ_d cap_d(T) >= N;
+//   2. an expert heavier than the fastest device's cap needs replicas: at least as many as the
+//      largest caps that add up to its load; together they fit the slots;
+//   3. without spare slots every device holds exactly S experts, whole. Of the k heaviest experts a
+//      device holds at most q, the most for which the q lightest of them and the S − q lightest of
+//      all stay under its cap; over all devices these must make room for k;
+//   4. without spare slots, the k heaviest experts, where no two go together even on the fastest
+//      device, lie on k devices; with the lightest of all beside them they fit the k largest caps.
+// Each condition only ever gets easier with T, so the bound is the least T that passes them all.
 
 namespace moevar::placement {
 
 namespace {
 
-/// The earliest time by which all devices together have done `tokens`, split as finely as one
-/// likes.
+constexpr double kPrecision = 1e-10;  ///< relative
+
+double done_by(const SpeedModels& speeds, double time_us) {
+  double sum = 0.0;
+  for (const auto& curve : speeds) {
+    sum += curve.tokens_within(time_us);
+  }
+  return sum;
+}
+
+/// Condition 1 as an equation: the largest time known to be too short. False position (Illinois),
+/// as done_by is piecewise linear but for the jumps where a curve is flat.
 double fractional_finish_us(double tokens, const SpeedModels& speeds) {
-  const auto done_by = [&](double time_us) {
-    double sum = 0.0;
-    for (const auto& curve : speeds) {
-      sum += curve.tokens_within(time_us);
-    }
-    return sum;
-  };
-  double low = 0.0;
+  const double even = tokens / static_cast<double>(speeds.size());
+  double low = std::numeric_limits<double>::infinity();
   double high = 0.0;
   for (const auto& curve : speeds) {
-    high = std::max(high, curve.time_us(tokens));
+    const double time = curve.time_us(even);
+    low = std::min(low, time);
+    high = std::max(high, time);
   }
-  for (int i = 0; i < 100 && high - low > 1e-12 * high; ++i) {
-    const double middle = 0.5 * (low + high);
-    (done_by(middle) >= tokens ? high : low) = middle;
+  low *= 1.0 - kPrecision;
+  double missing_low = done_by(speeds, low) - tokens;
+  double missing_high = done_by(speeds, high) - tokens;
+  if (missing_low >= 0.0) {  // a flat start: no time at all is needed, or the curves jump
+    return low;
+  }
+  for (int i = 0; i < 200 && high - low > kPrecision * high; ++i) {
+    const bool slope = std::isfinite(missing_high) && missing_high > missing_low && i % 8 != 7;
+    double middle = slope ? low - missing_low * (high - low) / (missing_high - missing_low)
+                          : 0.5 * (low + high);
+    // one side would else creep: stay a little inside
+    middle = std::clamp(middle, low + 0.2 * kPrecision * high, high - 0.2 * kPrecision * high);
+    const double missing = done_by(speeds, middle) - tokens;
+    if (missing < 0.0) {
+      low = middle;
+      missing_low = missing;
+      missing_high *= 0.5;
+    } else {
+      high = middle;
+      missing_high = missing;
+      missing_low *= 0.5;
+    }
   }
   return low;
 }
 
+/// Conditions 2 to 4 for one layer.
+class SlotRules {
+ public:
+  SlotRules(std::span<const double> loads, const SpeedModels& speeds, int slots_per_device)
+      : falling_(loads.begin(), loads.end()),
+        speeds_(speeds),
+        width_(static_cast<std::size_t>(slots_per_device)),
+        slots_(speeds.size() * width_) {
+    std::ranges::sort(falling_, std::greater<>{});
+    sum_.resize(falling_.size() + 1, 0.0);
+    std::partial_sum(falling_.begin(), falling_.end(), sum_.begin() + 1);
+  }
+
+  [[nodiscard]] bool allow(double time_us) {
+    caps_.clear();
+    for (const auto& curve : speeds_) {
+      caps_.push_back(curve.tokens_within(time_us));
+    }
+    if (slots_ == falling_.size()) {
+      std::ranges::sort(caps_, std::greater<>{});
+      return heaviest_find_room() && loners_fit();
+    }
+    const double largest = *std::ranges::max_element(caps_);
+    if (falling_.front() <= largest) {
+      return true;
+    }
+    std::ranges::sort(caps_, std::greater<>{});
+    return replicas_fit();
+  }
+
+ private:
+  /// Condition 2.
+  [[nodiscard]] bool replicas_fit() const {
+    std::size_t needed = falling_.size();
+    for (const double load : falling_) {
+      if (load <= caps_.front()) {
+        break;
+      }
+      double covered = caps_.front();
+      std::size_t replicas = 1;
+      while (covered < load && replicas < caps_.size()) {
+        covered += caps_[replicas++];
+      }
+      needed += replicas - 1;
+      if (covered < load || needed > slots_) {
+        return false;
+      }
+    }
+    return true;
+  }
+
+  /// Tokens of the q lightest of the k heaviest experts with the lightest of all beside them.
+  [[nodiscard]] double least(std::size_t k, std::size_t q) const {
+    return sum_[k] - sum_[k - q] + sum_.back() - sum_[falling_.size() - (width_ - q)];
+  }
+
+  /// Condition 3.
+  [[nodiscard]] bool heaviest_find_room() const {
+    constexpr std::size_t kMostTogether = 4;  // more heavy experts on a device: condition 1 rules
+    const std::size_t devices = caps_.size();
+    const std::size_t together = std::min(kMostTogether, width_);
+    for (std::size_t k = 1; k <= devices * together && k + width_ <= falling_.size(); ++k) {
+      std::size_t room = 0;
+      for (std::size_t q = 1; q <= together && room < k && q <= k; ++q) {
+        const double needed = least(k, q);
+        const auto end = std::ranges::lower_bound(caps_, needed, std::greater_equal<>{});
+        const auto able = static_cast<std::size_t>(end - caps_.begin());
+        room += able;
+        if (able == 0) {
+          break;
+        }
+        if (q == together && able == devices) {
+          room = k;  // more than `together` of them may share a device: not looked at
+        }
+      }
+      if (room < k && !may_hold_more(k, together)) {
+        return false;
+      }
+    }
+    return true;
+  }
+
+  /// Condition 4.
+  [[nodiscard]] bool loners_fit() const {
+    double caps = 0.0;
+    for (std::size_t k = 1; k <= caps_.size() && k * width_ <= falling_.size(); ++k) {
+      if (k > 1 && width_ > 1 && least(k, 2) <= caps_.front()) {
+        break;
+      }
+      caps += caps_[k - 1];
+      const std::size_t beside = k * (width_ - 1);
+      if (sum_[k] + sum_.back() - sum_[falling_.size() - beside] > caps) {
+        return false;
+      }
+    }
+    return true;
+  }
+
+  /// Whether some device may hold more of the k heaviest than were counted.
+  [[nodiscard]] bool may_hold_more(std::size_t k, std::size_t together) const {
+    return together < width_ && together < k && least(k, together + 1) <= caps_.front();
+  }
+
+  std::vector<double> falling_;
+  std::vector<double> sum_;  ///< of the heaviest
+  const SpeedModels& speeds_;
+  std::size_t width_;
+  std::size_t slots_;
+  std::vector<double> caps_;
+};
+
 }  // namespace
 
 double lower_bound_us(std::span<const double> loads, const SpeedModels& speeds,
-                      int /*slots_per_device*/) {
+                      int slots_per_device) {
   const double tokens = std::accumulate(loads.begin(), loads.end(), 0.0);
-  const double heaviest = loads.empty() ? 0.0 : *std::ranges::max_element(loads);
-  double fastest = speeds.empty() ? 0.0 : speeds.front().time_us(heaviest);
-  for (const auto& curve : speeds) {
-    fastest = std::min(fastest, curve.time_us(heaviest));
+  if (!(tokens > 0.0)) {
+    return 0.0;
   }
-  return std::max(fractional_finish_us(tokens, speeds), fastest);
+  double low = fractional_finish_us(tokens, speeds);
+  SlotRules rules(loads, speeds, slots_per_device);
+  if (rules.allow(low)) {
+    return low;
+  }
+  double high = low;
+  do {
+    high *= 2.0;
+    if (high == 0.0) {
+      high = std::numeric_limits<double>::min();
+    }
+  } while (std::isfinite(high) && !rules.allow(high));
+  while (high - low > kPrecision * high) {
+    const double middle = 0.5 * (low + high);
+    (rules.allow(middle) ? high : low) = middle;
+  }
+  return low;
 }
 
 }  // namespace moevar::placement

@@ -24,6 +24,9 @@ std::span<const Policy> policies() {
       Policy{.name = "vibe",
              .help = "tokens in proportion to measured speed (ViBE's greedy, slot-capped)",
              .assign = assign_vibe},
+      Policy{.name = "minmax",
+             .help = "smallest time of the slowest device, with replicas and their shares",
+             .assign = assign_minmax},
   };
   return all;
 }

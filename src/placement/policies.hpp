@@ -30,4 +30,7 @@ void assign_eplb(const LayerProblem& problem, LayerSlots slots);
 /// devices no longer compete.
 void assign_vibe(const LayerProblem& problem, LayerSlots slots);
 
+/// minmax
+void assign_minmax(const LayerProblem& problem, LayerSlots slots);
+
 }  // namespace moevar::placement

@@ -31,6 +31,8 @@ class Descriptor {
       fail("open", path, errno);
     }
   }
+  /// Takes an open one over.
+  explicit Descriptor(int fd) : fd_(fd) {}
   ~Descriptor() { ::close(fd_); }
   Descriptor(const Descriptor&) = delete;
   Descriptor& operator=(const Descriptor&) = delete;
@@ -42,6 +44,27 @@ class Descriptor {
  private:
   int fd_;
 };
+
+void write_all(const Descriptor& file, std::string_view text, const fs::path& path) {
+  while (!text.empty()) {
+    const auto written = ::write(file.raw(), text.data(), text.size());
+    if (written < 0 && errno != EINTR) {
+      fail("write", path, errno);
+    }
+    text.remove_prefix(static_cast<std::size_t>(std::max<ssize_t>(written, 0)));
+  }
+}
+
+[[noreturn]] void refuse_existing(const fs::path& path) {
+  throw InputError(fmt::format("{}: exists, and no result is ever overwritten; give a new name",
+                               printable(path.string(), 200)));
+}
+
+[[noreturn]] void refuse_folder(const fs::path& path, int code) {
+  throw EnvironmentError(
+      fmt::format("{}: cannot be created: {}; give a new file in a folder that can be written",
+                  printable(path.string(), 200), std::generic_category().message(code)));
+}
 
 fs::path folder_of(const fs::path& path) {
   return path.has_parent_path() ? path.parent_path() : fs::path(".");
@@ -73,17 +96,44 @@ void write_text(const fs::path& target, std::string_view text) {
   try {
     {
       const Descriptor file(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC);
-      while (!text.empty()) {
-        const auto written = ::write(file.raw(), text.data(), text.size());
-        if (written < 0 && errno != EINTR) {
-          fail("write", target, errno);
-        }
-        text.remove_prefix(static_cast<std::size_t>(std::max<ssize_t>(written, 0)));
-      }
+      write_all(file, text, target);
     }
     publish(temporary, target);
   } catch (...) {
     discard(temporary);
+    throw;
+  }
+}
+
+void require_new(const fs::path& target) {
+  std::error_code error;
+  if (fs::symlink_status(target, error).type() != fs::file_type::not_found) {
+    if (error) {
+      refuse_folder(target, error.value());
+    }
+    refuse_existing(target);
+  }
+  if (!fs::is_directory(folder_of(target), error)) {
+    refuse_folder(target, error ? error.value() : ENOENT);
+  }
+}
+
+void write_new_text(const fs::path& target, std::string_view text) {
+  const int fd = ::open(target.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  if (fd < 0 && errno == EEXIST) {
+    refuse_existing(target);
+  }
+  if (fd < 0) {
+    refuse_folder(target, errno);
+  }
+  try {
+    const Descriptor file(fd);
+    write_all(file, text, target);
+    if (::fsync(file.raw()) != 0 && errno != EINVAL) {
+      fail("write", target, errno);
+    }
+  } catch (...) {
+    discard(target);
     throw;
   }
 }

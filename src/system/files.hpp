@@ -20,6 +20,14 @@ void publish(const std::filesystem::path& temporary, const std::filesystem::path
 /// Writes `text` under a temporary name, then publishes it. On failure nothing is left.
 void write_text(const std::filesystem::path& target, std::string_view text);
 
+/// Throws where a file of this name could not be made by write_new_text: InputError where it
+/// exists, EnvironmentError where its folder does not.
+void require_new(const std::filesystem::path& target);
+
+/// Writes `text` to a file that must not exist yet: results are never overwritten. Throws as
+/// require_new does; when writing fails, nothing is left.
+void write_new_text(const std::filesystem::path& target, std::string_view text);
+
 /// A whole file's bytes. Throws InputError that names it where it cannot be read, or is empty.
 std::string read_text(const std::filesystem::path& path);
 

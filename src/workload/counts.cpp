@@ -28,7 +28,7 @@ class CountsRouting final : public SampledRouting {
 };
 
 /// Mean over the steps of one layer's counts, [experts].
-std::vector<double> mean_counts(const Tensor<double, 4>& counts, std::size_t layer) {
+std::vector<double> mean_counts(const Tensor<double, 3>& counts, std::size_t layer) {
   std::vector<double> mean(counts.extent(2));
   for (std::size_t step = 0; step < counts.extent(0); ++step) {
     const auto row = counts.row(step, layer);
@@ -47,40 +47,31 @@ double sum(std::span<const double> values) {
 
 std::unique_ptr<Routing> make_counts(const std::string& text, const std::string& path,
                                      const RoutingShape& expected, std::uint64_t seed) {
-  const Recording recorded = file_kind(path) == FileKind::json ? parse_counts_json(text, path)
-                                                               : parse_counts_csv(text, path);
-  const Tensor<double, 4>& counts = recorded.values;
+  const RecordedLoads recorded = parse_loads(text, path);
+  const Tensor<double, 3>& counts = recorded.counts;
   const std::size_t experts = counts.extent(2);
   if (expected.experts > 0 && static_cast<std::size_t>(expected.experts) != experts) {
     throw InputError(fmt::format("{}: {} experts per layer; expected {}, as the model has", path,
                                  experts, expected.experts));
   }
-
-  std::vector<std::vector<double>> means;
-  std::vector<std::size_t> used;
-  for (std::size_t layer = 0; layer < counts.extent(1); ++layer) {
-    std::vector<double> mean = mean_counts(counts, layer);
-    if (sum(mean) > 0.0) {
-      used.push_back(layer);
-      means.push_back(std::move(mean));
-    }
-  }
-  used.resize(layers_to_use(expected, used.size(), path));
-  const RoutingShape shape{static_cast<int>(used.size()), static_cast<int>(experts),
-                           expected.top_k};
+  const std::size_t layers = layers_to_use(expected, recorded.layers.size(), path);
+  const RoutingShape shape{static_cast<int>(layers), static_cast<int>(experts), expected.top_k};
   check_shape(shape, path);
 
-  Tensor<double, 3> pi({counts.extent(0), used.size(), experts});
+  Tensor<double, 3> pi({counts.extent(0), layers, experts});
+  std::vector<std::vector<double>> means;
+  for (std::size_t i = 0; i < layers; ++i) {
+    means.push_back(mean_counts(counts, i));
+  }
   for (std::size_t step = 0; step < pi.extent(0); ++step) {
-    for (std::size_t i = 0; i < used.size(); ++i) {
-      const auto row = counts.row(step, used[i]);
+    for (std::size_t i = 0; i < layers; ++i) {
+      const auto row = counts.row(step, i);
       const auto target = pi.row(step, i);
       inclusion_probabilities(sum(row) > 0.0 ? row : means[i], shape.top_k, target);
       if (!(std::abs(sum(target) - shape.top_k) < 1e-6)) {
         throw InputError(fmt::format(
             "{}, layer {}{}: {} experts have tokens; expected at least top_k, {}", path,
-            recorded.layers[used[i]],
-            counts.extent(0) > 1 ? fmt::format(", recorded step {}", step) : "",
+            recorded.layers[i], counts.extent(0) > 1 ? fmt::format(", recorded step {}", step) : "",
             std::ranges::count_if(target, [](double value) { return value > 0.0; }), shape.top_k));
       }
     }

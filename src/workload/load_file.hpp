@@ -44,6 +44,17 @@ Recording parse_counts_csv(const std::string& text, const std::string& path);
 Recording parse_ids_json(const std::string& text, const std::string& path, double most_id);
 Recording parse_ids_csv(const std::string& text, const std::string& path, double most_id);
 
+/// Recorded counts of the MoE layers alone.
+struct RecordedLoads {
+  Tensor<double, 3> counts;          ///< [steps][MoE layers][experts]
+  std::vector<std::int64_t> layers;  ///< the file's own number of each MoE layer, rising
+  int model_layers = 0;              ///< layers that the file tells of, dense ones too
+};
+
+/// Reads either of the two formats of counts, by the path's ending; layers without any tokens are
+/// dense and left out. Throws InputError as the readers above do, and where no layer has tokens.
+RecordedLoads parse_loads(const std::string& text, const std::string& path);
+
 enum class FileKind { json, csv };
 
 /// By the ending of the path. Throws InputError for any other than .json and .csv.

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.hpp"
+#include "workload/json_input.hpp"
 #include "workload/load_file.hpp"
 
 namespace moevar::workload {
@@ -18,95 +19,11 @@ using nlohmann::json;
 constexpr std::array<std::string_view, 4> kCountAxes{"step", "layer", "expert", ""};
 constexpr std::array<std::string_view, 4> kIdAxes{"step", "layer", "token", "choice"};
 
-/// Reads nested lists of numbers, all of one shape.
-class ArrayReader {
- public:
-  /// `axes`: a name for every level of nesting, outermost first.
-  ArrayReader(const std::string& path, std::string_view key, std::span<const std::string_view> axes,
-              const NumberRule& rule)
-      : path_(path), key_(key), axes_(axes), rule_(rule), place_(axes.size()) {}
-
-  std::vector<double> read(const json& root) {
-    const json* level = &root;
-    for (std::size_t axis = 0; axis < axes_.size(); ++axis) {
-      if (!level->is_array() || level->empty()) {
-        break;
-      }
-      extents_.push_back(level->size());
-      level = &level->front();
-    }
-    descend(root, 0);
-    return std::move(values_);
-  }
-
-  [[nodiscard]] const std::vector<std::size_t>& extents() const { return extents_; }
-
- private:
-  [[noreturn]] void fail(std::size_t axis, const std::string& problem) const {
-    throw InputError(fmt::format("{}, {}: {}", path_, where(axis), problem));
-  }
-
-  /// The place of what lies below the first `axis` indices: "layer 3, expert 7".
-  [[nodiscard]] std::string where(std::size_t axis) const {
-    std::string text(axis == 0 ? key_ : "");
-    for (std::size_t i = 0; i < axis; ++i) {
-      text += fmt::format("{}{} {}", i == 0 ? "" : ", ", axes_[i], place_[i]);
-    }
-    return text;
-  }
-
-  void descend(const json& node, std::size_t axis) {
-    if (axis == axes_.size()) {
-      if (!node.is_number()) {
-        fail(axis, fmt::format("{} is {}; expected a number", rule_.name, node.type_name()));
-      }
-      const auto value = node.get<double>();
-      if (!obeys(value, rule_)) {
-        refuse_number(value, rule_, path_, where(axis));
-      }
-      values_.push_back(value);
-      return;
-    }
-    if (!node.is_array()) {
-      fail(axis, fmt::format("{} instead of a list of {}s", node.type_name(), axes_[axis]));
-    }
-    if (node.empty() || node.size() != extents_[axis]) {
-      fail(axis, fmt::format("{} {}s; expected {}", node.size(), axes_[axis],
-                             node.empty() ? "at least one" : std::to_string(extents_[axis])));
-    }
-    for (place_[axis] = 0; place_[axis] < node.size(); ++place_[axis]) {
-      descend(node[place_[axis]], axis + 1);
-    }
-  }
-
-  const std::string& path_;
-  std::string_view key_;
-  std::span<const std::string_view> axes_;
-  NumberRule rule_;
-  std::vector<std::size_t> place_;
-  std::vector<std::size_t> extents_;
-  std::vector<double> values_;
-};
-
-json parse(const std::string& text, const std::string& path) {
-  try {
-    return json::parse(text);
-  } catch (const json::exception& error) {
-    // "[json.exception.parse_error.101] parse error at line 1, ...": the text after the code
-    const std::string what = error.what();
-    const auto code_end = what.find("] ");
-    std::string reason = code_end == std::string::npos ? what : what.substr(code_end + 2);
-    std::ranges::replace_if(
-        reason, [](char c) { return static_cast<unsigned char>(c) < 0x20U; }, ' ');
-    throw InputError(fmt::format("{}: not JSON: {}", path, reason));
-  }
-}
-
 /// `depth` levels of nesting without steps, one more with them.
 Recording read_recording(const std::string& text, const std::string& path, const std::string& key,
                          std::span<const std::string_view> axes, std::size_t depth,
                          const NumberRule& rule) {
-  const json document = parse(text, path);
+  const json document = parse_json(text, path);
   if (!document.is_object() || !document.contains(key)) {
     throw InputError(fmt::format("{}: {}; expected an object with \"{}\"", path,
                                  document.is_object()

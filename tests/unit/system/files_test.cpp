@@ -29,6 +29,45 @@ TEST(Files, WriteTextReplacesWhole) {
   EXPECT_FALSE(fs::exists(folder.path() / "a.tmp"));
 }
 
+TEST(Files, ANewTextNeverReplacesAnything) {
+  const TemporaryFolder folder;
+  const auto file = folder.path() / "a";
+  EXPECT_NO_THROW(require_new(file));
+  write_new_text(file, "first");
+  EXPECT_THROW(require_new(file), InputError);
+  EXPECT_THROW(write_new_text(file, "second"), InputError);
+  EXPECT_EQ(text_of(file), "first");
+  const auto link = folder.path() / "link";  // one that leads nowhere is a name in use too
+  fs::create_symlink(folder.path() / "nothing", link);
+  EXPECT_THROW(require_new(link), InputError);
+  EXPECT_THROW(write_new_text(link, "x"), InputError);
+  EXPECT_FALSE(fs::exists(folder.path() / "nothing"));
+}
+
+TEST(Files, ANewTextNeedsItsFolder) {
+  const TemporaryFolder folder;
+  const auto file = folder.path() / "none" / "a";
+  EXPECT_THROW(require_new(file), EnvironmentError);
+  EXPECT_THROW(write_new_text(file, "x"), EnvironmentError);
+  EXPECT_THROW(require_new(folder.path()), InputError);
+  EXPECT_FALSE(fs::exists(folder.path() / "none"));
+  write_new_text(folder.path() / "file", "x");
+  EXPECT_THROW(require_new(folder.path() / "file" / "a"), EnvironmentError);
+}
+
+TEST(Files, AFullDiskLeavesNoNewText) {
+  const TemporaryFolder folder;
+  std::signal(SIGXFSZ, SIG_IGN);
+  rlimit before{};
+  getrlimit(RLIMIT_FSIZE, &before);
+  auto limit = before;
+  limit.rlim_cur = 1000;
+  setrlimit(RLIMIT_FSIZE, &limit);
+  EXPECT_THROW(write_new_text(folder.path() / "a", std::string(5000, 'x')), EnvironmentError);
+  setrlimit(RLIMIT_FSIZE, &before);
+  EXPECT_FALSE(fs::exists(folder.path() / "a"));
+}
+
 TEST(Files, AFullDiskKeepsTheOldText) {
   const TemporaryFolder folder;
   write_text(folder.path() / "a", "old");

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "placement/step_times.hpp"
+
+namespace moevar::placement {
+
+/// Local search on the sum over steps of the slowest device's time: exchanges of two slots and
+/// shifts of shares between replicas, from a placement that is good already. It keeps to the
+/// problem's budget of received experts and, where it asks for even shares, shifts none.
+/// Deterministic, on every machine; ties go to the lower slot.
+class TraceSearch {
+ public:
+  /// Keeps a reference to `times`, whose slots it changes.
+  TraceSearch(const LayerProblem& problem, StepTimes& times);
+
+  /// Until nothing helps, or about `budget` exchanges were looked at.
+  void run(std::size_t budget);
+
+ private:
+  // single precision in lanes of a fixed number: the same sums on every machine
+  static constexpr std::size_t kLanes = 8;
+  using Lanes = float __attribute__((vector_size(kLanes * sizeof(float))));
+
+  bool relieve(std::size_t a);
+  bool exchange_with(std::size_t a, std::size_t b);
+  bool shift_to(std::size_t a, std::size_t b);
+  [[nodiscard]] bool may_exchange(std::size_t slot_a, std::size_t slot_b) const;
+  [[nodiscard]] bool is_new(std::size_t device, std::int32_t expert) const;
+  void moved(std::size_t slot_a, std::size_t slot_b);
+
+  void load_slot(std::size_t slot);
+  void load_device(std::size_t device);
+  void load_others(std::size_t a, std::size_t b);
+  /// The total after `part` of `give` less `take` ([blocks]) has gone from a to b, each device's
+  /// time as a line around its present tokens.
+  [[nodiscard]] float total_after(std::size_t a, std::size_t b, const Lanes* give,
+                                  const Lanes* take, float part) const noexcept;
+
+  const LayerProblem& problem_;
+  StepTimes& times_;
+  bool replicas_;
+  std::size_t blocks_;          ///< of kLanes steps; past the last step all is 0
+  std::vector<Lanes> tokens_;   ///< [slots][blocks]
+  std::vector<Lanes> time_us_;  ///< [devices][blocks]
+  std::vector<Lanes> slope_;    ///< [devices][blocks], µs per token around the present tokens
+  std::vector<Lanes> others_;   ///< [blocks], the slowest of all but the two at hand
+  std::vector<double> change_;  ///< [steps]
+  std::vector<bool> present_;   ///< [devices][experts] of the placement that the budget counts from
+  std::vector<int> received_;   ///< [devices]
+  std::size_t looked_at_ = 0;
+};
+
+}  // namespace moevar::placement
