@@ -156,11 +156,13 @@ class ModelStudy(Case):
 class Replicas(Case):
     def test_every_fleet_has_experts_plus_redundant_slots(self):
         text = SMALL.replace('["contiguous", "eplb", "vibe"]',
-                             '["contiguous", "round_robin", "random", "eplb", "vibe"]')
+                             '["contiguous", "round_robin", "random", "eplb", "vibe", "minmax"]')
         for ranks in (1, 2, 4):
             out = self.dir / f"np{ranks}"
-            self.run_study(text, out, "--set", "placement.redundant_experts=8", "--set", "fleet.devices=[1,2,4,8]",
+            summary = self.run_study(text, out, "--set", "placement.redundant_experts=8", "--set", "fleet.devices=[1,2,4,8]",
                            "--set", "workload.skew=1.2", ranks=ranks)
+            for cell in summary["cells"]:
+                self.assertLessEqual(cell["lower_bound_layer_us"], cell["predicted_layer_us"] * (1 + 1e-9))
             with h5py.File(out / "study.h5") as file:
                 for phase in file["phases"].values():
                     self.assertEqual(phase["placement"].attrs["slots_per_device"] * phase.attrs["devices"], 24)
