@@ -37,6 +37,7 @@ struct Policy {
   /// Plans a step with the step's own loads, as nothing placed in advance can: for such a policy
   /// every step has a placement of its own, whose slots_per_device it chooses itself.
   Placement (*plan_step)(const Problem& step) = nullptr;
+  bool from_home = false;         ///< plan_step moves experts from where contiguous puts them
   bool keeps_budget = false;      ///< honours Problem::receive_budget
   bool keeps_duplicates = false;  ///< as published: two replicas may share a device
 

@@ -131,8 +131,11 @@ void write_totals(const hdf5::Group& phase, const timeline::LayerTotals& totals)
   put(group, "tokens_sum", totals.tokens_sum, "tokens");
 }
 
-void write_placement(const hdf5::Group& phase, const placement::Placement& placement) {
+void write_placement(const hdf5::Group& phase, const PhaseRecord& record) {
+  const auto& placement = record.placement;
   const auto group = phase.create_group("placement");
+  group.set_attribute("solved_because", record.solved_because);
+  group.set_attribute("per_step", std::int64_t{record.per_step ? 1 : 0});
   group.set_attribute("slots_per_device", std::int64_t{placement.slots_per_device});
   put(group, "physical_to_logical_map", placement.expert_of_slot, "expert");
   put(group, "slot_share", placement.share_of_slot, "1");
@@ -185,7 +188,7 @@ void write_timing(const hdf5::File& file, const PhaseRecord& phase) {
 void write_rest(const hdf5::File& file, const hdf5::Group& group, const PhaseRecord& phase) {
   write_factors(group, phase);
   write_totals(group, phase.totals);
-  write_placement(group, phase.placement);
+  write_placement(group, phase);
   write_speeds(group, phase.speeds);
   write_telemetry(group, phase.states);
   write_timing(file, phase);

@@ -48,6 +48,8 @@ struct PhaseRecord {
   const std::vector<timeline::DeviceState>& states;  ///< whole fleet
   const placement::Placement& placement;
   const placement::SpeedModels& speeds;  ///< whole fleet
+  std::string solved_because;            ///< why `placement` is this one: results/README.md
+  bool per_step = false;                 ///< `placement` is that of the first of many
 };
 
 /// Writes a study. A phase that `write` returned from survives whatever happens next; until then it

@@ -75,6 +75,7 @@ nlohmann::ordered_json to_json(const CellSummary& cell) {
   json["load_imbalance"] = cell.load_imbalance;
   json["idle_fraction"] = cell.idle_fraction;
   json["gap_us"] = {{"median", cell.gap_us.median}, {"p90", cell.gap_us.p90}};
+  json["solved_because"] = cell.solved_because;
   json["solve_ms"] = cell.solve_ms;
   json["moved_experts"] = cell.moved_experts;
   json["migrate_ms"] = cell.migrate_ms;
@@ -87,7 +88,8 @@ nlohmann::ordered_json to_json(const CellSummary& cell) {
 
 CellSummary summarise(const study::PhaseSpec& spec, const std::string& workload,
                       const timeline::LayerTotals& totals, const placement::Placement& placement,
-                      std::int64_t moved_experts, double migrate_ms) {
+                      const std::string& solved_because, std::int64_t moved_experts,
+                      double migrate_ms) {
   CellSummary cell;
   cell.devices = spec.devices;
   cell.power_cap_w = spec.condition.power_cap_w;
@@ -96,6 +98,7 @@ CellSummary summarise(const study::PhaseSpec& spec, const std::string& workload,
   cell.policy = spec.policy;
   cell.phase = spec.index;
   cell.repeat = spec.repeat;
+  cell.solved_because = solved_because;
 
   constexpr std::array kLayer{stats::kMedian, stats::kP90, stats::kP99};
   auto layer = stats::quantiles(to_vector(totals.layer_ns.flat()), kLayer);

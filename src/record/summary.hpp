@@ -21,6 +21,7 @@ struct CellSummary {
   std::string workload;
   std::string policy;
   int repeat = 0;
+  std::string solved_because;  ///< why the phase's placement is this one
 
   struct {
     double mean = 0, median = 0, p90 = 0, p99 = 0;
@@ -42,7 +43,8 @@ struct CellSummary {
 /// Statistics of one phase. Quantiles are nearest-rank. Pure.
 CellSummary summarise(const study::PhaseSpec& spec, const std::string& workload,
                       const timeline::LayerTotals& totals, const placement::Placement& placement,
-                      std::int64_t moved_experts, double migrate_ms);
+                      const std::string& solved_because, std::int64_t moved_experts,
+                      double migrate_ms);
 
 struct Summary {
   std::string study;

@@ -15,7 +15,7 @@
 
 namespace moevar::run {
 
-/// The steps of one phase.
+/// The steps of one phase. What it refers to outlives it.
 struct PhaseSteps {
   int phase = 0;                ///< index in the plan; keys run noise
   std::int64_t first_step = 0;  ///< workload step of the first measured one
@@ -23,7 +23,12 @@ struct PhaseSteps {
   std::int64_t tokens = 0;      ///< tokens of a step, over all devices
   const workload::Routing& routing;
   const workload::Loads& loads;  ///< of the measured steps, [steps][layers][experts]
-  const placement::Placement& placement;
+  /// One for all steps, or one for each measured step.
+  std::span<const placement::Placement> placements;
+
+  [[nodiscard]] const placement::Placement& placement_of(std::size_t step) const {
+    return placements.size() == 1 ? placements.front() : placements[step];
+  }
 };
 
 /// What moving experts to a new placement took.
@@ -60,13 +65,16 @@ class Backend {
 
   /// Puts the fleet under a condition; returns every device's state, the same on every rank.
   virtual std::vector<timeline::DeviceState> enter(const study::Condition& condition) = 0;
-  /// f_d(n) of every device under the present condition, up to `max_tokens` a device, split evenly
-  /// over `slots` experts; the same on every rank.
-  virtual placement::SpeedModels profile(int slots, double max_tokens) = 0;
+  /// f_d(n) of `devices` (rising; empty: the whole fleet) under the present condition, up to
+  /// `max_tokens` a device, split evenly over `slots` experts; in their order, the same on every
+  /// rank.
+  virtual placement::SpeedModels profile(int slots, double max_tokens,
+                                         std::span<const DeviceId> devices) = 0;
   /// Moves expert weights to `placement`. The first call of a backend loads them instead (moved 0).
   /// Throws CheckError where a checksum differs after the move.
   virtual Migration move_to(const placement::Placement& placement) = 0;
-  /// Runs warm-up and measured steps.
+  /// Runs warm-up and measured steps. Throws CheckError where it cannot change the placement from
+  /// step to step and is asked to.
   virtual PhaseResult run(const PhaseSteps& steps) = 0;
 };
 

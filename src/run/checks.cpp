@@ -30,7 +30,8 @@ void check_sizes(const study::ParsedStudy& parsed) {
   const int largest = std::ranges::max(study.fleet.devices);
   const std::int64_t tokens = std::int64_t{study.workload.tokens_per_device} * largest;
   const std::int64_t on_one_device =
-      tokens * std::min(study.model.top_k, study.model.experts / largest);
+      tokens * std::min(study.model.top_k,
+                        (study.model.experts + study.placement.redundant_experts) / largest);
   if (on_one_device > std::numeric_limits<std::uint32_t>::max()) {
     throw InputError(fmt::format(
         "{}: {} tokens × {} devices could put {} tokens on one device; at most {} can be counted",
@@ -39,22 +40,14 @@ void check_sizes(const study::ParsedStudy& parsed) {
   }
 }
 
-void check_placement_keys(const study::ParsedStudy& parsed) {
-  const auto& placement = parsed.study.placement;
-  for (const auto& policy : placement.policies) {
-    blame(parsed, "placement.policies", [&] { (void)placement::find_policy(policy); });
-  }
-  if (placement.redundant_experts != 0) {
-    throw InputError(fmt::format(
-        "{}: {} slots beyond one per expert, but the policies of this version place every expert "
-        "once; 0 is right",
-        parsed.at("placement.redundant_experts"), placement.redundant_experts));
-  }
-  if (placement.recompute == study::Recompute::on_drift) {
-    throw InputError(
-        fmt::format("{}: \"on-drift\" needs a drift detector, which this version does not have; "
-                    "\"between-phases\" or \"once\" is right",
-                    parsed.at("placement.recompute")));
+void check_placement_keys(const study::ParsedStudy& parsed, study::DeviceKind kind) {
+  for (const auto& name : parsed.study.placement.policies) {
+    blame(parsed, "placement.policies", [&] {
+      if (placement::find_policy(name).per_step() && kind != study::DeviceKind::model) {
+        throw InputError(
+            fmt::format("{} plans every step anew; only \"model\" devices run it", name));
+      }
+    });
   }
 }
 
@@ -144,7 +137,7 @@ void check_study(const study::ParsedStudy& parsed) {
   const auto kind = resolve_device(parsed);
   blame(parsed, "fleet.preset", [&] { (void)fleet::find_family(parsed.study.fleet.preset); });
   check_workload_keys(parsed);
-  check_placement_keys(parsed);
+  check_placement_keys(parsed, kind);
   check_conditions(parsed, kind);
   check_device_keys(parsed, kind);
   check_sizes(parsed);

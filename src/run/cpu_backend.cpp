@@ -71,14 +71,16 @@ std::vector<DeviceIdentity> checked_fleet(const mpi::Communicator& comm,
 }  // namespace
 
 CpuBackend::CpuBackend(const mpi::Communicator& comm, const study::ModelShape& model,
-                       std::uint64_t seed, int devices, int tokens_per_device)
+                       std::uint64_t seed, int devices, int tokens_per_device,
+                       int redundant_experts)
     : comm_(comm),
       model_(model),
       seed_(seed),
       tokens_per_device_(tokens_per_device),
       fleet_(checked_fleet(comm, model, devices, tokens_per_device)),
       devices_(comm.split(comm.rank() < devices ? 0 : -1)) {
-  mpi::on_all(comm_, [&] { check_memory(model.layers, (model.experts + devices - 1) / devices); });
+  const int slots = model.experts + redundant_experts;
+  mpi::on_all(comm_, [&] { check_memory(model.layers, (slots + devices - 1) / devices); });
 }
 
 DeviceRange CpuBackend::mine() const {
@@ -158,7 +160,8 @@ std::vector<double> CpuBackend::time_experts(fleet::CpuDevice& device,
   return medians;
 }
 
-placement::SpeedModels CpuBackend::profile(int slots, double max_tokens) {
+placement::SpeedModels CpuBackend::profile(int slots, double max_tokens,
+                                           std::span<const DeviceId> devices) {
   // A tile of 1: BLAS works on a core in strips of a few rows, so time has no steps to sit between.
   const auto grid = placement::profile_grid(slots, 1, max_tokens);
   std::vector<double> times;
@@ -180,7 +183,9 @@ placement::SpeedModels CpuBackend::profile(int slots, double max_tokens) {
   std::vector<double> all(grid.size() * fleet_.size());
   comm_.all_gather(std::span<const double>(times), all);
   placement::SpeedModels models;
-  for (std::size_t d = 0; d < fleet_.size(); ++d) {
+  const std::size_t count = devices.empty() ? fleet_.size() : devices.size();
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::size_t d = devices.empty() ? i : size_of(devices[i]);
     const auto begin = all.begin() + static_cast<std::ptrdiff_t>(d * grid.size());
     models.emplace_back(
         grid, std::vector<double>(begin, begin + static_cast<std::ptrdiff_t>(grid.size())));
@@ -229,7 +234,12 @@ Migration CpuBackend::move_to(const placement::Placement& placement) {
 }
 
 void CpuBackend::check_steps(const PhaseSteps& steps) const {
-  if (!placement_ || placement_->expert_of_slot != steps.placement.expert_of_slot) {
+  if (steps.placements.size() != 1) {
+    throw CheckError(fmt::format(
+        "cpu fleet: {} placements for one phase; experts do not move from step to step here",
+        steps.placements.size()));
+  }
+  if (!placement_ || placement_->expert_of_slot != steps.placements.front().expert_of_slot) {
     throw CheckError("cpu fleet: steps with a placement to which the experts were not moved");
   }
   const auto tokens = static_cast<std::int64_t>(fleet_.size()) * tokens_per_device_;
@@ -251,7 +261,7 @@ void CpuBackend::route(const PhaseSteps& steps, std::int64_t step) {
   for (int layer = 0; layer < placement_->layers(); ++layer) {
     const auto experts = steps.routing.token_experts(step, layer, steps.tokens);
     slots.resize(experts.size());
-    choose_slots(steps.placement, layer, experts.flat(), slots);
+    choose_slots(steps.placements.front(), layer, experts.flat(), slots);
     std::ranges::copy(experts.flat().subspan(first, rows), route_.experts.row(layer).begin());
     std::ranges::copy(std::span(slots).subspan(first, rows), route_.slots.row(layer).begin());
     const auto received = std::ranges::count_if(slots, [&](std::int32_t slot) {
@@ -327,7 +337,8 @@ void CpuBackend::measure(const PhaseSteps& steps, PhaseResult& result) {
 PhaseResult CpuBackend::run(const PhaseSteps& steps) {
   check_steps(steps);
   PhaseResult result;
-  result.mine = timeline::Timeline(0, steps.loads.extent(0), size_of(steps.placement.layers()));
+  result.mine =
+      timeline::Timeline(0, steps.loads.extent(0), size_of(steps.placements.front().layers()));
   step_seconds_.clear();
   if (active()) {
     for (int i = steps.warmup_steps; i > 0; --i) {

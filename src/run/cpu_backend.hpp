@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -22,8 +23,9 @@ class CpuBackend final : public Backend {
   /// Binds every rank to a core. `comm` outlives the object. Throws InputError for sizes that make
   /// no layer; EnvironmentError where there are fewer ranks than devices, or where weights would
   /// not fit in memory (then an error of status `environment`, alike on every rank).
+  /// `redundant_experts`: slots beyond one per expert, over all devices.
   CpuBackend(const mpi::Communicator& comm, const study::ModelShape& model, std::uint64_t seed,
-             int devices, int tokens_per_device);
+             int devices, int tokens_per_device, int redundant_experts = 0);
 
   [[nodiscard]] const std::vector<DeviceIdentity>& fleet() const override { return fleet_; }
   [[nodiscard]] DeviceRange mine() const override;
@@ -33,8 +35,10 @@ class CpuBackend final : public Backend {
   /// Throws InputError for a power cap and for any heat but the default.
   std::vector<timeline::DeviceState> enter(const study::Condition& condition) override;
   /// Times the experts of all devices at once: for every point of the grid a warm-up, then the
-  /// median of five. Before move_to() it makes weights of its own for that.
-  placement::SpeedModels profile(int slots, double max_tokens) override;
+  /// median of five; all of them also where few are asked for, for alone a device has more of the
+  /// node's memory bandwidth than in a step. Before move_to() it makes weights of its own for that.
+  placement::SpeedModels profile(int slots, double max_tokens,
+                                 std::span<const DeviceId> devices) override;
   Migration move_to(const placement::Placement& placement) override;
   PhaseResult run(const PhaseSteps& steps) override;
 

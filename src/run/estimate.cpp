@@ -20,7 +20,7 @@ double seconds_of(const study::Study& study, study::DeviceKind kind, const study
   const double all = (study.phases.steps + study.phases.warmup_steps) * layers;
   const double devices = phase.devices;
   if (kind == study::DeviceKind::model) {
-    const double slots = study.model.experts / devices;
+    const double slots = (study.model.experts + study.placement.redundant_experts) / devices;
     const double sampled = phase.new_condition ? measured * study.model.experts : 0.0;
     return (sampled * kSecondsPerCount +
             measured * devices * (kSecondsPerDeviceLayer + slots * kSecondsPerSlot)) /

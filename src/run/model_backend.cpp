@@ -11,6 +11,7 @@
 #include "base/error.hpp"
 #include "base/tensor.hpp"
 #include "conditions/cap.hpp"
+#include "placement/migration.hpp"
 #include "run/slot_tokens.hpp"
 
 namespace moevar::run {
@@ -106,7 +107,8 @@ const std::vector<timeline::DeviceState>& ModelBackend::states() const {
   return states_;
 }
 
-placement::SpeedModels ModelBackend::profile(int slots, double max_tokens) {
+placement::SpeedModels ModelBackend::profile(int slots, double max_tokens,
+                                             std::span<const DeviceId> devices) {
   const auto grid = placement::profile_grid(slots, static_cast<int>(kTileRows), max_tokens);
   std::vector<SlotWork> works;
   works.reserve(grid.size());
@@ -116,7 +118,9 @@ placement::SpeedModels ModelBackend::profile(int slots, double max_tokens) {
         SlotWork::of(std::vector<std::uint32_t>(static_cast<std::size_t>(slots), per_slot)));
   }
   placement::SpeedModels models;
-  for (std::size_t g = 0; g < gpus_.size(); ++g) {
+  const std::size_t count = devices.empty() ? gpus_.size() : devices.size();
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::size_t g = devices.empty() ? i : static_cast<std::size_t>(devices[i]);
     const ExpertCost cost(family_, gpus_[g], model_, states()[g].sm_clock_mhz);
     std::vector<double> time_us;
     time_us.reserve(works.size());
@@ -138,9 +142,9 @@ Migration ModelBackend::move_to(const placement::Placement& placement) {
       std::array<double, 2> inter_ns{};
     };
     std::vector<Traffic> traffic(gpus_.size());
-    for (const auto& move : placement::moves_between(*placed_, placement)) {
-      const auto from = static_cast<std::size_t>(move.from_device);
-      const auto to = static_cast<std::size_t>(move.to_device);
+    for (const auto& send : placement::plan_migration(*placed_, placement)) {
+      const auto from = static_cast<std::size_t>(send.from_device);
+      const auto to = static_cast<std::size_t>(send.to_device);
       const bool across = identities_[from].node != identities_[to].node;
       const double ns = exchange::point_to_point_ns(links_, bytes, across);
       auto Traffic::*kind = across ? &Traffic::inter_ns : &Traffic::intra_ns;
@@ -159,7 +163,18 @@ Migration ModelBackend::move_to(const placement::Placement& placement) {
 }
 
 void ModelBackend::check_shapes(const PhaseSteps& steps) const {
-  const auto& placement = steps.placement;
+  if (steps.placements.size() != 1 && steps.placements.size() != steps.loads.extent(0)) {
+    throw InputError(fmt::format(
+        "modelled phase: {} placements for {} steps; one for all, or one each is needed",
+        steps.placements.size(), steps.loads.extent(0)));
+  }
+  for (const auto& placement : steps.placements) {
+    check_shape(placement, steps.loads);
+  }
+}
+
+void ModelBackend::check_shape(const placement::Placement& placement,
+                               const workload::Loads& loads) const {
   const auto expect = [](const char* what, std::int64_t is, std::int64_t should) {
     if (is != should) {
       throw InputError(fmt::format("modelled phase: {} are {}, must be {}", what, is, should));
@@ -170,11 +185,10 @@ void ModelBackend::check_shapes(const PhaseSteps& steps) const {
          placement.slots());
   expect("the shares' slots", static_cast<std::int64_t>(placement.share_of_slot.extent(1)),
          placement.slots());
-  expect("the placement's layers", placement.layers(),
-         static_cast<std::int64_t>(steps.loads.extent(1)));
+  expect("the placement's layers", placement.layers(), static_cast<std::int64_t>(loads.extent(1)));
   expect("the shares' layers", static_cast<std::int64_t>(placement.share_of_slot.extent(0)),
          placement.layers());
-  expect("the loads' experts", static_cast<std::int64_t>(steps.loads.extent(2)), model_.experts);
+  expect("the loads' experts", static_cast<std::int64_t>(loads.extent(2)), model_.experts);
 }
 
 std::vector<ModelBackend::Worker> ModelBackend::workers() const {
@@ -210,7 +224,6 @@ void ModelBackend::simulate_experts(const PhaseSteps& steps, timeline::Timeline&
   constexpr std::size_t kBlock = 32;
   const std::vector<Worker> workers = this->workers();
   const std::size_t layers = timeline.layers();
-  const auto slots = static_cast<std::size_t>(steps.placement.slots_per_device);
   const auto sent = std::int64_t{tokens_per_device_} * model_.top_k;
 
   Matrix<SlotWork> works({kBlock, layers});
@@ -218,11 +231,17 @@ void ModelBackend::simulate_experts(const PhaseSteps& steps, timeline::Timeline&
   for (std::size_t begin = 0; begin < workers.size(); begin += kBlock) {
     const std::size_t block = std::min(kBlock, workers.size() - begin);
     const auto first = mine_.begin + static_cast<DeviceId>(begin);
-    SlotTokens counter(steps.placement, {first, first + static_cast<DeviceId>(block)});
-    tokens.resize(block * slots);
+    std::optional<SlotTokens> counter;
+    std::size_t slots = 0;
     for (std::size_t step = 0; step < timeline.steps(); ++step) {
+      if (step < steps.placements.size()) {
+        counter.emplace(steps.placements[step],
+                        DeviceRange{first, first + static_cast<DeviceId>(block)});
+        slots = static_cast<std::size_t>(steps.placements[step].slots_per_device);
+        tokens.resize(block * slots);
+      }
       for (std::size_t layer = 0; layer < layers; ++layer) {
-        counter.count(layer, steps.loads.row(step, layer), tokens);
+        counter->count(layer, steps.loads.row(step, layer), tokens);
         for (std::size_t i = 0; i < block; ++i) {
           works(i, layer) = SlotWork::of(std::span(tokens).subspan(i * slots, slots));
         }

@@ -53,7 +53,8 @@ class ModelBackend final : public Backend {
   /// Throws InputError where the cap is outside what the family accepts.
   std::vector<timeline::DeviceState> enter(const study::Condition& condition) override;
   /// Exact: the model's own time without run noise. Needs a condition to have been entered.
-  placement::SpeedModels profile(int slots, double max_tokens) override;
+  placement::SpeedModels profile(int slots, double max_tokens,
+                                 std::span<const DeviceId> devices) override;
   /// Bytes over bandwidth: a device sends and receives at once, over the node's links or, where
   /// experts cross nodes, the network.
   Migration move_to(const placement::Placement& placement) override;
@@ -77,6 +78,7 @@ class ModelBackend final : public Backend {
   [[nodiscard]] std::vector<Worker> workers() const;
   [[nodiscard]] const std::vector<timeline::DeviceState>& states() const;
   void check_shapes(const PhaseSteps& steps) const;
+  void check_shape(const placement::Placement& placement, const workload::Loads& loads) const;
   void simulate_experts(const PhaseSteps& steps, timeline::Timeline& timeline, Peaks peaks) const;
   void fill_waits(timeline::Timeline& timeline, Peaks peaks) const;
 

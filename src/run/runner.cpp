@@ -2,48 +2,23 @@
 
 #include <algorithm>
 #include <array>
-#include <map>
+#include <list>
 #include <utility>
 
 #include <fmt/format.h>
 
 #include "base/error.hpp"
+#include "placement/drift.hpp"
 #include "record/record.hpp"
 #include "run/cpu_backend.hpp"
 #include "run/model_backend.hpp"
+#include "run/placer.hpp"
 #include "run/routing_source.hpp"
 #include "system/affinity.hpp"
 
 namespace moevar::run {
 
 namespace {
-
-/// Solved on rank 0, then the same on every rank.
-void broadcast(const mpi::Communicator& comm, placement::Placement& placement) {
-  comm.broadcast(placement.expert_of_slot.flat());
-  comm.broadcast(placement.share_of_slot.flat());
-  comm.broadcast(std::span(placement.predicted_us));
-  comm.broadcast(std::span(placement.lower_bound_us));
-  comm.broadcast(std::span(&placement.solve_ms, 1));
-}
-
-/// The heaviest load that any placement can bring a device, tokens: the range speed models must
-/// cover.
-double heaviest_device(const Matrix<double>& mean_loads, int slots_per_device) {
-  double heaviest = 0.0;
-  for (std::size_t layer = 0; layer < mean_loads.extent(0); ++layer) {
-    const auto row = mean_loads.row(layer);
-    std::vector<double> loads(row.begin(), row.end());
-    std::ranges::sort(loads, std::greater<>{});
-    double sum = 0.0;
-    for (std::size_t i = 0; i < loads.size() && i < static_cast<std::size_t>(slots_per_device);
-         ++i) {
-      sum += loads[i];
-    }
-    heaviest = std::max(heaviest, sum);
-  }
-  return heaviest;
-}
 
 /// A study on its way through its plan. One per run, on every rank.
 class Runner {
@@ -54,7 +29,8 @@ class Runner {
         kind_(resolve_device(parsed)),
         plan_(study::make_plan(parsed.study)),
         routing_(share_routing(comm, parsed)),
-        segments_{parsed.study.phases.warmup_steps, parsed.study.phases.steps} {
+        segments_{parsed.study.phases.warmup_steps, parsed.study.phases.steps},
+        placer_(comm_, study_) {
     study_.model.layers = routing_->shape().layers;
     // the largest fleet needs the most ranks, the smallest the most memory a rank: they tell at
     // once whether all of the plan can be had
@@ -100,24 +76,52 @@ class Runner {
     workload::Loads loads;
   };
 
-  [[nodiscard]] int slots_per_device(int devices) const {
-    return (study_.model.experts + study_.placement.redundant_experts) / devices;
-  }
   [[nodiscard]] std::int64_t tokens_of_step(int devices) const {
     return std::int64_t{study_.workload.tokens_per_device} * devices;
   }
 
-  /// Loads of two windows on every rank, timelines of the rank's devices, and one array of the
-  /// whole fleet on the rank that writes must fit in memory, counted for a node that holds all
-  /// ranks of it.
+  [[nodiscard]] bool plans_every_step() const {
+    return std::ranges::any_of(study_.placement.policies, [](const auto& name) {
+      return placement::find_policy(name).per_step();
+    });
+  }
+
+  /// Expert and share of every slot, kept for every policy on every fleet, and for every step where
+  /// one plans each anew.
+  [[nodiscard]] double placement_bytes() const {
+    constexpr double kSlotBytes = sizeof(std::int32_t) + sizeof(double);
+    const double slots = study_.model.experts + study_.placement.redundant_experts;
+    const auto kept =
+        static_cast<double>(study_.placement.policies.size() * study_.fleet.devices.size());
+    return kSlotBytes * slots * study_.model.layers *
+           (kept + (plans_every_step() ? study_.phases.steps : 0.0));
+  }
+
+  /// What rank 0 alone plans with: a trace, and the loads in which drift is looked for.
+  [[nodiscard]] double planning_bytes() const {
+    const auto& spec = study_.placement;
+    const double trace =
+        plans_every_step() ? study_.phases.steps : std::min(study_.phases.steps, spec.trace_steps);
+    const double watched =
+        spec.recompute == study::Recompute::on_drift
+            ? static_cast<double>(spec.policies.size() * study_.fleet.devices.size()) *
+                  placement::DriftOptions{}.window
+            : 0.0;
+    return (8.0 * trace + 4.0 * watched) * study_.model.layers * study_.model.experts;
+  }
+
+  /// Loads of two windows and the placements on every rank, timelines of the rank's devices, and on
+  /// the rank that plans and writes a trace and one array of the whole fleet must fit in memory,
+  /// counted for a node that holds all ranks of it.
   void check_memory() const {
     const auto node = comm_.split_by_node();
     mpi::on_all(comm_, [&] {
       const double calls = 1.0 * study_.phases.steps * study_.model.layers;
       const double devices = std::ranges::max(study_.fleet.devices);
       const double here = devices * node.size() / comm_.size();
-      const double needed =
-          calls * (2.0 * 4.0 * study_.model.experts * node.size() + 44.0 * here + 8.0 * devices);
+      const double loads = 4.0 * study_.model.experts;
+      const double needed = calls * (2.0 * loads * node.size() + 44.0 * here + 8.0 * devices) +
+                            placement_bytes() * node.size() + planning_bytes();
       const auto available = static_cast<double>(affinity::available_memory_bytes());
       if (needed > available) {
         throw EnvironmentError(fmt::format(
@@ -147,15 +151,15 @@ class Runner {
   }
 
   /// The two windows of a repeat serve all its phases with the same fleet size, and the second of
-  /// them the next repeat, so a few are kept.
+  /// them the next repeat, so those two are kept. Valid until two others have been asked for.
   const workload::Loads& loads_of(int devices, int segment) {
     const auto known = std::ranges::find_if(
         windows_, [&](const Window& w) { return w.devices == devices && w.segment == segment; });
     if (known != windows_.end()) {
-      std::rotate(known, known + 1, windows_.end());
+      windows_.splice(windows_.end(), windows_, known);
     } else {
       if (windows_.size() == 2) {
-        windows_.erase(windows_.begin());
+        windows_.pop_front();
       }
       windows_.push_back({devices, segment,
                           sample_loads(comm_, *routing_, segments_.first_measured(segment),
@@ -178,56 +182,23 @@ class Runner {
     }
     states_ = backend_->enter(phase.condition);
     if (new_fleet || study_.phases.profile == study::Profiling::condition) {
-      const int slots = slots_per_device(phase.devices);
-      // steps scatter about their mean, and loads drift after the profile
-      constexpr double kRoom = 1.5;
-      speeds_ = backend_->profile(slots, kRoom * heaviest_device(mean_loads, slots));
+      placer_.profile(*backend_, mean_loads);
     }
-  }
-
-  /// Rank 0 solves, every rank gets the placement. With recompute = "once" the first of a policy on
-  /// a fleet stays.
-  const placement::Placement& place(const study::PhaseSpec& phase,
-                                    const Matrix<double>& mean_loads) {
-    const auto key = std::pair(phase.devices, phase.policy);
-    const bool keep = study_.placement.recompute == study::Recompute::once;
-    if (keep && placements_.contains(key)) {
-      return placements_.at(key);
-    }
-    const int slots = slots_per_device(phase.devices);
-    placement::Placement placement;
-    mpi::on_root(comm_, [&] {
-      placement = placement::solve(placement::find_policy(phase.policy),
-                                   {mean_loads, speeds_, phase.devices, slots, study_.seed});
-      placement::check_placement(placement, study_.model.experts);
-    });
-    if (!comm_.is_root()) {
-      const std::array<std::size_t, 2> shape{mean_loads.extent(0),
-                                             static_cast<std::size_t>(phase.devices * slots)};
-      placement = {phase.policy,
-                   phase.devices,
-                   slots,
-                   Matrix<std::int32_t>(shape),
-                   Matrix<double>(shape),
-                   std::vector<double>(shape[0]),
-                   std::vector<double>(shape[0]),
-                   0.0};
-    }
-    broadcast(comm_, placement);
-    return placements_.insert_or_assign(key, std::move(placement)).first->second;
   }
 
   record::CellSummary run_phase(const study::PhaseSpec& phase, record::StudyWriter& writer) {
     const int segment = Segments::run_by(phase.repeat);
-    const auto mean_loads =
-        workload::mean_loads(loads_of(phase.devices, Segments::planned_from(phase.repeat)));
+    const auto& planned = loads_of(phase.devices, Segments::planned_from(phase.repeat));
+    const auto& measured = loads_of(phase.devices, segment);
+    const auto mean_loads = workload::mean_loads(planned);
     enter(phase, mean_loads);
-    const auto& placement = place(phase, mean_loads);
-    const auto migration = backend_->move_to(placement);
+    const auto placing = placer_.place(phase, *backend_, {planned, measured, mean_loads});
+    const auto& placement = placing.placements.front();
     const std::int64_t tokens = tokens_of_step(phase.devices);
     const std::int64_t first_step = segments_.first_measured(segment);
     const auto result = backend_->run({phase.index, first_step, segments_.warmup_steps, tokens,
-                                       *routing_, loads_of(phase.devices, segment), placement});
+                                       *routing_, measured, placing.placements});
+    placer_.watch(phase, measured, result.mine);
     const std::string workload = to_string(study_.workload.kind);
     writer.write({.spec = phase,
                   .workload = workload,
@@ -238,19 +209,21 @@ class Runner {
                   .sync = backend_->sync(),
                   .clock_residual_ns = result.clock_residual_ns,
                   .reference_error = result.reference_error,
-                  .moved_experts = migration.moved_experts,
-                  .moved_bytes = migration.bytes,
-                  .migrate_ms = migration.time_ms,
+                  .moved_experts = placing.migration.moved_experts,
+                  .moved_bytes = placing.migration.bytes,
+                  .migrate_ms = placing.migration.time_ms,
                   .fleet = backend_->fleet(),
                   .range = backend_->mine(),
                   .mine = result.mine,
                   .totals = result.totals,
                   .states = states_,
                   .placement = placement,
-                  .speeds = speeds_},
+                  .speeds = placer_.speeds(),
+                  .solved_because = placing.because,
+                  .per_step = placing.per_step},
                  study_.record.timelines);
-    return record::summarise(phase, workload, result.totals, placement, migration.moved_experts,
-                             migration.time_ms);
+    return record::summarise(phase, workload, result.totals, placement, placing.because,
+                             placing.migration.moved_experts, placing.migration.time_ms);
   }
 
   const mpi::Communicator& comm_;
@@ -262,9 +235,8 @@ class Runner {
 
   std::unique_ptr<Backend> backend_;
   std::vector<timeline::DeviceState> states_;
-  placement::SpeedModels speeds_;
-  std::vector<Window> windows_;
-  std::map<std::pair<int, std::string>, placement::Placement> placements_;
+  std::list<Window> windows_;
+  Placer placer_;
 };
 
 }  // namespace
@@ -273,7 +245,8 @@ std::unique_ptr<Backend> make_backend(const mpi::Communicator& comm, const study
                                       study::DeviceKind kind, int devices) {
   const int tokens = study.workload.tokens_per_device;
   if (kind == study::DeviceKind::cpu) {
-    return std::make_unique<CpuBackend>(comm, study.model, study.seed, devices, tokens);
+    return std::make_unique<CpuBackend>(comm, study.model, study.seed, devices, tokens,
+                                        study.placement.redundant_experts);
   }
   return std::make_unique<ModelBackend>(comm, study.fleet, study.model, study.seed, devices,
                                         tokens);

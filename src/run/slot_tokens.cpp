@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <numeric>
 
 namespace moevar::run {
 
@@ -20,7 +19,13 @@ SlotTokens::SlotTokens(const placement::Placement& placement, DeviceRange device
     std::map<std::int32_t, Replicated> shared;
     for (std::size_t slot = 0; slot < shares.size(); ++slot) {
       if (shares[slot] != 1.0) {
-        auto& replicas = shared[experts[slot]];
+        shared.try_emplace(experts[slot]);
+      }
+    }
+    // a replica may take all and leave the others nothing: shares of 1 and 0
+    for (std::size_t slot = 0; !shared.empty() && slot < shares.size(); ++slot) {
+      if (const auto found = shared.find(experts[slot]); found != shared.end()) {
+        auto& replicas = found->second;
         replicas.expert = experts[slot];
         replicas.slots.push_back(slot);
         replicas.shares.push_back(shares[slot]);
@@ -63,8 +68,13 @@ void split_by_share(std::uint32_t total, std::span<const double> shares,
     remainder[i] = exact - parts[i];
     left -= parts[i];
   }
-  std::vector<std::size_t> order(shares.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
+  // rounding can leave more over than there are remainders, but never for a slot without a share
+  std::vector<std::size_t> order;
+  for (std::size_t i = 0; i < shares.size(); ++i) {
+    if (shares[i] > 0.0) {
+      order.push_back(i);
+    }
+  }
   std::ranges::stable_sort(order, std::ranges::greater{},
                            [&](std::size_t i) { return remainder[i]; });
   for (std::size_t next = 0; left > 0; ++next, --left) {

@@ -36,7 +36,7 @@ class SlotTokens {
 };
 
 /// Splits `total` by `shares`, which sum to 1, by largest remainder; writes as many parts as there
-/// are shares. They sum to `total`.
+/// are shares. They sum to `total`; a share of 0 gets nothing.
 void split_by_share(std::uint32_t total, std::span<const double> shares,
                     std::span<std::uint32_t> parts);
 

@@ -1,6 +1,9 @@
 #include "study/parse.hpp"
 
 #include <algorithm>
+#include <cstdlib>
+#include <numeric>
+#include <optional>
 #include <sstream>
 
 #include <fmt/format.h>
@@ -141,6 +144,46 @@ void apply(const Source& source, ParsedStudy& parsed) {
   });
 }
 
+/// The number of redundant experts nearest to the study's that every fleet divides; the smaller of
+/// equals, none where fleets have too little in common.
+std::optional<std::int64_t> nearest_redundant(const Study& study) {
+  constexpr std::int64_t kMost = 1 << 20;  // what the key takes
+  std::int64_t multiple = 1;
+  for (const int devices : study.fleet.devices) {
+    multiple = std::lcm(multiple, std::int64_t{devices});
+    if (multiple > kMost + study.model.experts) {
+      return std::nullopt;
+    }
+  }
+  const std::int64_t slots = study.model.experts + study.placement.redundant_experts;
+  const std::int64_t below = slots / multiple * multiple;
+  const std::int64_t above = below + multiple;
+  const bool take_below = below >= study.model.experts &&
+                          (slots - below <= above - slots || above - study.model.experts > kMost);
+  const std::int64_t redundant = (take_below ? below : above) - study.model.experts;
+  return redundant <= kMost ? std::optional(redundant) : std::nullopt;
+}
+
+void check_slots(const ParsedStudy& parsed) {
+  const Study& study = parsed.study;
+  const int slots = study.model.experts + study.placement.redundant_experts;
+  const auto odd =
+      std::ranges::find_if(study.fleet.devices, [&](int devices) { return slots % devices != 0; });
+  if (odd == study.fleet.devices.end()) {
+    return;
+  }
+  const auto right = nearest_redundant(study);
+  throw InputError(fmt::format(
+      "{}: {} slots of a layer ({} experts + {} redundant) don't divide over {} devices; every "
+      "device holds as many slots; {}",
+      parsed.at(study.placement.redundant_experts > 0 ? "placement.redundant_experts"
+                                                      : "fleet.devices"),
+      slots, study.model.experts, study.placement.redundant_experts, *odd,
+      right ? fmt::format("nearest for {}: {} redundant experts",
+                          study.fleet.devices.size() > 1 ? "all fleets" : "it", *right)
+            : "no number of redundant experts suits all fleets"));
+}
+
 /// What single keys cannot know of each other.
 void check_together(const ParsedStudy& parsed) {
   const Study& study = parsed.study;
@@ -160,14 +203,7 @@ void check_together(const ParsedStudy& parsed) {
   need(!recorded || !study.workload.path.empty(), "workload.path",
        fmt::format("missing; workload.kind = \"{}\" reads a file", to_string(study.workload.kind)));
   need(recorded || model.layers > 0, "model.layers", "missing; give it, or a model.preset");
-  for (const int devices : study.fleet.devices) {
-    const int slots = model.experts + study.placement.redundant_experts;
-    need(
-        slots % devices == 0, "fleet.devices",
-        fmt::format("{} slots of a layer ({} experts + {} redundant) don't divide over {} devices; "
-                    "every device holds as many slots",
-                    slots, model.experts, study.placement.redundant_experts, devices));
-  }
+  check_slots(parsed);
 }
 
 }  // namespace

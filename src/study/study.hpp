@@ -54,6 +54,7 @@ struct Conditions {
 struct Placement {
   std::vector<std::string> policies = {"contiguous", "eplb", "vibe"};
   int redundant_experts = 0;
+  int trace_steps = 16;
   Recompute recompute = Recompute::between_phases;
 };
 

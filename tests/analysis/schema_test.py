@@ -46,6 +46,7 @@ PHASE_ATTRIBUTES = {
     "moved_experts": INTEGER,
     "moved_bytes": INTEGER,
 }
+PLACEMENT_ATTRIBUTES = {"slots_per_device": INTEGER, "solved_because": TEXT, "per_step": INTEGER}
 TIMING_ATTRIBUTES = {"solve_ms": REAL, "migrate_ms": REAL}
 
 # name: (axes, dtype, unit); D devices, S steps, L layers, P points, X slots
@@ -160,6 +161,8 @@ def check_phase(name, phase):
     check_attributes(phase, PHASE_ATTRIBUTES)
     check(phase.attrs["index"] == int(name), f"{phase.name}: index {phase.attrs['index']}")
     check(phase.attrs["quantile"] == "nearest_rank", f"{phase.name}: quantile")
+    check_attributes(phase["placement"], PLACEMENT_ATTRIBUTES)
+    check(phase["placement"].attrs["per_step"] in (0, 1), f"{phase.name}: per_step")
     slots_per_device = phase["placement"].attrs["slots_per_device"]
     steps, layers = phase["layer/layer_ns"].shape
     sizes = {
@@ -199,6 +202,7 @@ def check_cell(cell, phase, timing):
     attrs = phase.attrs
     for name in ("devices", "heat", "workload", "policy", "repeat", "moved_experts"):
         check(cell[name] == attrs[name], f"{phase.name}: summary.json says {name} {cell[name]}")
+    check(cell["solved_because"] == phase["placement"].attrs["solved_because"], f"{phase.name}: solved_because")
     check(close(cell["power_cap_w"], attrs["power_cap_w"]), f"{phase.name}: power_cap_w")
     layer, busy, wait, slowest, fastest, tokens_max, tokens_sum = (
         phase["layer"][name][...]

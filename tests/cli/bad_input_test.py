@@ -116,9 +116,22 @@ class BadInput(Case):
     def test_policy_twice(self):
         self.refused_study(SMALL.replace('"eplb"', '"vibe"'), "placement.policies", "twice")
 
-    def test_redundant_experts(self):
-        self.refused_study(SMALL, "placement.redundant_experts",
-                           options=["--set", "placement.redundant_experts=16"])
+    def test_redundant_experts_that_do_not_divide(self):
+        text = SMALL.replace("[placement]", "[placement]\nredundant_experts = 3")
+        self.refused_study(text, "study.toml:20", "placement.redundant_experts", "19 slots", "8 devices", "0 redundant")
+        for redundant, right in ((5, 8), (12, 8), (13, 16)):
+            self.refused_study(SMALL, "placement.redundant_experts", f": {right} redundant experts", ranks=(0,),
+                               options=["--set", f"placement.redundant_experts={redundant}"])
+        self.refused_study(SMALL, "all fleets: 8 redundant", ranks=(0,),
+                           options=["--set", "placement.redundant_experts=2", "--set", "fleet.devices=[6, 8]"])
+        self.refused_study(SMALL, "fleet.devices", "17 experts", ": 7 redundant experts", ranks=(0,),
+                           options=["--set", "model.experts=17"])
+        self.refused_study(SMALL, "fleet.devices", "no number", ranks=(0,),
+                           options=["--set", "fleet.devices=[1009, 1013, 1019]"])
+
+    def test_trace_steps(self):
+        self.refused_study(SMALL, "placement.trace_steps", "from 1", ranks=(0,),
+                           options=["--set", "placement.trace_steps=0"])
 
     def test_caps_on_cpu(self):
         self.refused_study(SMALL.replace('"model"', '"cpu"').replace("[8]", "[2]"),

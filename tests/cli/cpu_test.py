@@ -31,6 +31,18 @@ class CpuStudy(Case):
                     self.assertGreaterEqual(part.min(), -residual, name)
                 self.assertTrue((parts["expert_ns"][phase["tokens"][...] > 0] > 0).all())
 
+    def test_replicas_and_drift_on_real_cores(self):
+        text = (ROOT / "jobs/studies/cpu.toml").read_text()
+        out = self.dir / "out"
+        summary = self.run_study(text, out, "--set", "phases.steps=4", "--set", "study.repeats=2", "--set",
+                                 "placement.redundant_experts=4", "--set", "placement.recompute=on-drift", ranks=2)
+        self.assertLessEqual({"first"}, {cell["solved_because"] for cell in summary["cells"]})
+        with h5py.File(out / "study.h5") as file:
+            for phase in file["phases"].values():
+                self.assertLess(phase.attrs["reference_error"], 1e-4)
+                experts = phase["placement/physical_to_logical_map"].shape[1] - 4
+                self.assertEqual(int(phase["placement/physical_to_logical_map"][...].max()), experts - 1)
+
 
 if __name__ == "__main__":
     unittest.main()

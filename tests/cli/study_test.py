@@ -4,16 +4,19 @@
 import csv
 import json
 import math
+import pathlib
 import subprocess
+import tempfile
 import unittest
 
 import h5py
+import numpy
 
 from moevar_cli import DATA, SMALL, Case, start
 
 CELL = {"devices", "power_cap_w", "heat", "workload", "policy", "repeat", "layer_us", "straggler_tax",
         "load_imbalance", "idle_fraction", "gap_us", "solve_ms", "moved_experts", "migrate_ms",
-        "predicted_layer_us", "lower_bound_layer_us"}
+        "predicted_layer_us", "lower_bound_layer_us", "solved_because"}
 
 
 class ModelStudy(Case):
@@ -81,6 +84,42 @@ class ModelStudy(Case):
             self.assertEqual(len(seen), 4)
             self.assertTrue(all(one == seen[0] for one in seen), policy)
 
+    def test_why_a_placement_is_the_one(self):
+        options = ("--set", "study.repeats=2", "--set", "workload.drift=0.2")
+        for recompute, expected in (("between-phases", {"between-phases"}), ("once", {"first", "kept"})):
+            summary = self.run_study(SMALL, self.dir / recompute, *options, "--set", f"placement.recompute={recompute}")
+            self.assertEqual({cell["solved_because"] for cell in summary["cells"]}, expected)
+            first = {}
+            for cell in sorted(summary["cells"], key=lambda cell: cell["phase"]):
+                self.assertEqual(cell["solved_because"] == "first",
+                                 recompute == "once" and cell["policy"] not in first)
+                self.assertEqual(cell["solve_ms"] > 0, cell["solved_because"] != "kept")
+                first.setdefault(cell["policy"], cell)
+
+    def test_predictions_are_means_over_the_trace(self):
+        burst = ("--set", "workload.burst=1", "--set", "phases.steps=8", "--set", "workload.tokens_per_device=16384")
+        few = self.run_study(SMALL, self.dir / "few", *burst, "--set", "placement.trace_steps=1")
+        many = self.run_study(SMALL, self.dir / "many", *burst, "--set", "placement.trace_steps=8")
+        more = self.run_study(SMALL, self.dir / "more", *burst, "--set", "placement.trace_steps=100")
+        for a, b, c in zip(few["cells"], many["cells"], more["cells"]):
+            self.assertNotEqual(a["predicted_layer_us"], b["predicted_layer_us"])
+            self.assertEqual(b["predicted_layer_us"], c["predicted_layer_us"])
+            self.assertEqual(a["layer_us"], b["layer_us"])
+
+    def test_predictions_follow_from_the_last_steps_before(self):
+        # repeat 1 plans with the steps that repeat 0 ran, where contiguous brought each device its tokens
+        out = self.dir / "out"
+        self.run_study(SMALL, out, "--set", "study.repeats=2", "--set", 'placement.policies=["contiguous"]', "--set",
+                       "conditions.power_cap_w=[500]", "--set", "phases.steps=8", "--set", "placement.trace_steps=3",
+                       "--set", "workload.burst=1", "--set", "workload.tokens_per_device=16384")
+        with h5py.File(out / "study.h5") as file:
+            tokens = file["phases/0000/tokens"][:, -3:, :]
+            phase = file["phases/0001"]
+            curves = zip(phase["speed_model/tokens"], phase["speed_model/time_us"])
+            times = numpy.array([numpy.interp(mine, [0, *grid], [0, *time]) for mine, (grid, time) in zip(tokens, curves)])
+            self.assertLess(tokens.max(), phase["speed_model/tokens"][...].max())
+            numpy.testing.assert_allclose(phase["placement/predicted_us"], times.max(axis=0).mean(axis=0), rtol=1e-12)
+
     def test_without_timelines_the_totals_stay(self):
         out = self.dir / "out"
         full = self.run_study(SMALL, self.dir / "full")
@@ -112,6 +151,176 @@ class ModelStudy(Case):
         self.assertEqual(run.returncode, 0, run.stderr)
         for word in ("contiguous", "eplb", "vibe", "p50", "p90", "p99", "700", "500"):
             self.assertIn(word, run.stdout)
+
+
+class Replicas(Case):
+    def test_every_fleet_has_experts_plus_redundant_slots(self):
+        text = SMALL.replace('["contiguous", "eplb", "vibe"]',
+                             '["contiguous", "round_robin", "random", "eplb", "vibe", "minmax"]')
+        for ranks in (1, 2, 4):
+            out = self.dir / f"np{ranks}"
+            summary = self.run_study(text, out, "--set", "placement.redundant_experts=8", "--set",
+                                     "fleet.devices=[1,2,4,8]", "--set", "workload.skew=1.2", ranks=ranks)
+            for cell in summary["cells"]:
+                self.assertLessEqual(cell["lower_bound_layer_us"], cell["predicted_layer_us"] * (1 + 1e-9))
+            with h5py.File(out / "study.h5") as file:
+                for phase in file["phases"].values():
+                    self.assertEqual(phase["placement"].attrs["slots_per_device"] * phase.attrs["devices"], 24)
+                    place = phase["placement"]
+                    for experts, shares in zip(place["physical_to_logical_map"], place["slot_share"]):
+                        sums = [sum(s for e, s in zip(experts, shares) if e == expert) for expert in range(16)]
+                        for total in sums:
+                            self.assertAlmostEqual(total, 1)
+                    self.assertTrue((phase["layer/tokens_sum"][...] == 64 * phase.attrs["devices"] * 2).all())
+        for ranks in (2, 4):
+            diff = subprocess.run(["h5diff", self.dir / "np1/study.h5", self.dir / f"np{ranks}/study.h5", "/phases",
+                                   "/phases"], capture_output=True, text=True)
+            self.assertEqual((diff.returncode, diff.stdout), (0, ""), ranks)
+
+    def test_replicas_of_hot_experts_even_out_the_load(self):
+        options = ("--set", "workload.skew=1.5", "--set", "workload.tokens_per_device=16384")
+        imbalance = {}
+        for redundant in (0, 8, 16):
+            summary = self.run_study(SMALL, self.dir / str(redundant), *options, "--set",
+                                     f"placement.redundant_experts={redundant}")
+            imbalance[redundant] = max(cell["load_imbalance"] for cell in summary["cells"] if cell["policy"] == "eplb")
+        self.assertGreater(imbalance[0], imbalance[8] + 0.1)
+        self.assertLess(imbalance[16], 1.1)
+
+
+def knows(policy):
+    """Whether the program lists the policy."""
+    with tempfile.TemporaryDirectory() as folder:
+        study = pathlib.Path(folder) / "study.toml"
+        study.write_text(SMALL)
+        return policy in start(["run", study, "--out", folder, "--set", 'placement.policies=["q"]']).stderr
+
+
+@unittest.skipUnless(knows("harmoeny"), "no policy harmoeny")
+class PerStep(Case):
+    POLICIES = ("--set", 'placement.policies=["contiguous", "harmoeny"]', "--set", "workload.skew=1.2", "--set",
+                "workload.tokens_per_device=16384", "--set", "conditions.power_cap_w=[500]")
+
+    def test_every_step_has_its_own_placement_and_pays_no_transfer(self):
+        for ranks in (1, 2):
+            self.run_study(SMALL, self.dir / f"np{ranks}", *self.POLICIES, ranks=ranks)
+        diff = subprocess.run(["h5diff", self.dir / "np1/study.h5", self.dir / "np2/study.h5", "/phases", "/phases"],
+                              capture_output=True, text=True)
+        self.assertEqual((diff.returncode, diff.stdout), (0, ""))
+        cells = {cell["policy"]: cell for cell in json.loads((self.dir / "np1/summary.json").read_text())["cells"]}
+        self.assertEqual(cells["harmoeny"]["solved_because"], "every step")
+        self.assertEqual(cells["harmoeny"]["migrate_ms"], 0)
+        self.assertGreater(cells["harmoeny"]["moved_experts"], 0)
+        self.assertLess(cells["harmoeny"]["load_imbalance"], 1.01)
+        self.assertLess(cells["harmoeny"]["predicted_layer_us"], cells["contiguous"]["predicted_layer_us"])
+        with h5py.File(self.dir / "np1/study.h5") as file:
+            for cell in cells.values():
+                self.assertEqual(file[f"phases/{cell['phase']:04}/placement"].attrs["per_step"],
+                                 cell["policy"] == "harmoeny")
+
+    def test_moves_are_counted_from_home(self):
+        out = self.dir / "out"
+        self.run_study(SMALL, out, *self.POLICIES, "--set", "phases.steps=1")
+        with h5py.File(out / "study.h5") as file:
+            phase = next(p for p in file["phases"].values() if p.attrs["policy"] == "harmoeny")
+            place = phase["placement"]
+            slots = int(place.attrs["slots_per_device"])
+            away = sum(share > 0 and slot // slots != expert // 2
+                       for experts, shares in zip(place["physical_to_logical_map"], place["slot_share"])
+                       for slot, (expert, share) in enumerate(zip(experts, shares)))
+            self.assertEqual(phase.attrs["moved_experts"], away)
+            self.assertEqual(phase.attrs["moved_bytes"], away * 3 * 512 * 256 * 2)
+
+    def test_cpu_devices_do_not(self):
+        text = SMALL.replace('"model"', '"cpu"').replace("[8]", "[1]").replace("power_cap_w = [700, 500]", "")
+        study = self.write("study.toml", text.replace('"eplb"', '"harmoeny"'))
+        run = start(["run", study, "--out", self.dir / "out"])
+        self.assertEqual(run.returncode, 2)
+        self.assertRegex(run.stderr, r"study.toml:\d+: placement.policies: harmoeny plans every step anew; only")
+
+
+class OnDrift(Case):
+    LARGE = ("--set", "placement.recompute=on-drift", "--set", "phases.steps=20", "--set", "study.order=listed",
+             "--set", "workload.tokens_per_device=16384")
+
+    def phases(self, out):
+        """Cells with their phases' maps and speed models, in the order in which they ran."""
+        cells = json.loads((out / "summary.json").read_text())["cells"]
+        with h5py.File(out / "study.h5") as file:
+            for cell in cells:
+                phase = file["phases"][f"{cell['phase']:04}"]
+                cell["map"] = phase["placement/physical_to_logical_map"][...].tolist()
+                cell["speeds"] = phase["speed_model/time_us"][...]
+                cell["expert_ns"] = phase["expert_ns"][...].astype(float)
+        return sorted(cells, key=lambda cell: cell["phase"])
+
+    def test_drifting_loads_are_placed_anew_and_only_then(self):
+        out = self.dir / "out"
+        self.run_study(SMALL, out, *self.LARGE, "--set", "study.repeats=8", "--set", "workload.drift=0.02", "--set",
+                       "workload.skew=1", "--set", "conditions.power_cap_w=[700]")
+        before = {}
+        reasons = []
+        for cell in self.phases(out):
+            policy, because = cell["policy"], cell["solved_because"]
+            self.assertEqual(because == "first", policy not in before)
+            if because == "kept":
+                self.assertEqual(cell["map"], before[policy])
+                self.assertEqual(cell["solve_ms"], 0)
+            elif because != "first":
+                self.assertRegex(because, r"^cosine 0\.\d+ in layer [012] after \d+ steps$")
+                self.assertGreater(float(because.split()[1]), 0.05)
+                self.assertEqual(int(because.split()[6]) % 10, 0)
+                self.assertEqual(cell["map"] == before[policy], policy == "contiguous")
+            before[policy] = cell["map"]
+            reasons.append(because.split()[0])
+        self.assertGreaterEqual(reasons.count("cosine"), 3)
+        self.assertGreaterEqual(reasons.count("kept"), 3)
+
+    def test_steady_loads_are_never_placed_anew(self):
+        summary = self.run_study(SMALL, self.dir / "out", *self.LARGE, "--set", "study.repeats=4", "--set",
+                                 "conditions.power_cap_w=[700]")
+        self.assertEqual({cell["solved_because"] for cell in summary["cells"]}, {"first", "kept"})
+
+    def test_devices_that_leave_their_models_are_profiled_alone(self):
+        # profiled once, soaked; colder GPUs then run faster, the worst cooled ones most of all
+        out = self.dir / "out"
+        self.run_study(SMALL, out, *self.LARGE, "--set", "phases.profile=once", "--set", "fleet.spread=4", "--set",
+                       'conditions.heat=["soaked", "neighbours", "ambient"]', "--set", "conditions.power_cap_w=[500]",
+                       "--set", 'placement.policies=["vibe"]')
+        first, second, third = self.phases(out)
+        self.assertEqual((first["solved_because"], second["solved_because"]), ("first", "kept"))
+        self.assertRegex(third["solved_because"], r"^residual: (\d+ devices, )?device \d at [01]\.\d\d x its model$")
+        self.assertTrue((second["speeds"] == first["speeds"]).all())
+        change = abs(second["expert_ns"].mean(axis=(1, 2)) / first["expert_ns"].mean(axis=(1, 2)) - 1)
+        profiled = (third["speeds"] != first["speeds"]).any(axis=1)
+        self.assertTrue(profiled[change > 0.055].all())
+        self.assertFalse(profiled[change < 0.045].any())
+        self.assertTrue(0 < profiled.sum() < 8, profiled)
+
+    def test_a_cap_that_changes_under_models_measured_once(self):
+        out = self.dir / "out"
+        self.run_study(SMALL, out, *self.LARGE, "--set", "phases.profile=once", "--set",
+                       "conditions.power_cap_w=[700, 500, 400]")
+        cells = self.phases(out)
+        self.assertEqual([cell["solved_because"] for cell in cells[:6]], ["first"] * 3 + ["kept"] * 3)
+        for cell in cells[6:]:
+            self.assertRegex(cell["solved_because"], "^residual: 8 devices")
+            self.assertTrue((cell["speeds"] > cells[0]["speeds"]).any(axis=1).all())
+
+    def test_decisions_are_equal_at_any_number_of_ranks(self):
+        for ranks in (1, 2, 4):
+            self.run_study(SMALL, self.dir / f"np{ranks}", *self.LARGE, "--set", "study.repeats=3", "--set",
+                           "workload.drift=0.02", "--set", "workload.skew=1", "--set", "phases.profile=once", "--set",
+                           "fleet.devices=[8, 4]", "--set", "placement.redundant_experts=8", ranks=ranks)
+        reasons = {cell["solved_because"].split()[0] for cell in self.phases(self.dir / "np1")}
+        self.assertLessEqual({"first", "kept"}, reasons)
+        self.assertTrue(reasons & {"cosine", "residual:"}, reasons)
+        for ranks in (2, 4):
+            diff = subprocess.run(["h5diff", self.dir / "np1/study.h5", self.dir / f"np{ranks}/study.h5", "/phases",
+                                   "/phases"], capture_output=True, text=True)
+            self.assertEqual((diff.returncode, diff.stdout), (0, ""), ranks)
+            self.assertEqual([cell["solved_because"] for cell in self.phases(self.dir / f"np{ranks}")],
+                             [cell["solved_because"] for cell in self.phases(self.dir / "np1")])
 
 
 class Trace(Case):

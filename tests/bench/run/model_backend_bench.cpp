@@ -56,8 +56,8 @@ void model_steps(benchmark::State& state) {
   const NoRouting routing;
   int phase = 0;
   while (state.KeepRunning()) {
-    auto result =
-        backend.run({phase++, 0, 0, std::int64_t{4096} * devices, routing, loads, placement});
+    auto result = backend.run(
+        {phase++, 0, 0, std::int64_t{4096} * devices, routing, loads, std::span(&placement, 1)});
     benchmark::DoNotOptimize(result.totals.layer_ns.flat().data());
   }
   state.counters["device-layer-steps/s"] =

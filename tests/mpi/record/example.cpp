@@ -165,7 +165,9 @@ PhaseRecord Phase::record() const {
           .totals = totals,
           .states = states,
           .placement = placement,
-          .speeds = speeds};
+          .speeds = speeds,
+          .solved_because = "between-phases",
+          .per_step = spec.index % 2 == 1};
 }
 
 StudyHeader header(int planned_phases) {
@@ -179,7 +181,7 @@ StudyHeader header(int planned_phases) {
 CellSummary summary_of(const Phase& phase) {
   const auto record = phase.record();
   return summarise(record.spec, record.workload, record.totals, record.placement,
-                   record.moved_experts, record.migrate_ms);
+                   record.solved_because, record.moved_experts, record.migrate_ms);
 }
 
 }  // namespace moevar::record::example

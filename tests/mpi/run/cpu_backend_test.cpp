@@ -96,7 +96,9 @@ struct Phase {
     }
   }
   [[nodiscard]] std::int64_t tokens() const { return std::int64_t{placement.devices} * kTokens; }
-  [[nodiscard]] PhaseSteps run() const { return {0, 2, 1, tokens(), routing, loads, placement}; }
+  [[nodiscard]] PhaseSteps run() const {
+    return {0, 2, 1, tokens(), routing, loads, std::span(&placement, 1)};
+  }
 
   placement::Placement placement;
   workload::Loads loads;
@@ -248,6 +250,72 @@ TEST(CpuBackend, ReplicasShareTheirTokensAndGiveTheSameOutputs) {
                   std::accumulate(slots.begin(), slots.end(), 0U));
       }
     }
+  }
+}
+
+/// 12 slots for 8 experts, as a policy places them; in layer 0 one replica takes all of its expert.
+placement::Placement replicated(const char* policy, int devices, std::uint64_t seed) {
+  const Phase phase(placed(devices, in_order()), 2);
+  const placement::SpeedModels speeds(static_cast<std::size_t>(devices),
+                                      placement::SpeedCurve({1.0}, {1.0}));
+  const auto mean = workload::mean_loads(phase.loads);
+  auto where =
+      placement::solve(placement::find_policy(policy), {mean, speeds, devices, 12 / devices, seed});
+  const auto shares = where.share_of_slot.row(0);
+  const auto first = std::ranges::find_if(shares, [](double share) { return share < 1.0; });
+  const auto expert = where.expert_of_slot(0, first - shares.begin());
+  for (std::size_t slot = 0; slot < shares.size(); ++slot) {
+    if (where.expert_of_slot(0, slot) == expert) {
+      shares[slot] = &shares[slot] == &*first ? 1.0 : 0.0;
+    }
+  }
+  return where;
+}
+
+TEST(CpuBackend, ReplicasOfPoliciesRunMoveAndGiveTheSameOutputs) {
+  for (const int devices : fleet_sizes()) {
+    CpuBackend backend(world(), kModel, kSeed, devices, kTokens, 4);
+    for (const char* policy : {"contiguous", "round_robin", "random", "eplb", "vibe"}) {
+      SCOPED_TRACE(testing::Message() << policy << " on " << devices);
+      const Phase phase(replicated(policy, devices, 5), 2);
+      placement::check_placement(phase.placement, 8);
+      (void)backend.move_to(phase.placement);
+      const auto result = backend.run(phase.run());
+      EXPECT_LT(result.reference_error, 1e-5);
+      expect_all_outputs_right(backend, phase, 3);
+      for (std::size_t step = 0; backend.mine().size() > 0 && step < 2; ++step) {
+        for (std::size_t layer = 0; layer < 3; ++layer) {
+          std::vector<std::uint32_t> slots(static_cast<std::size_t>(12 / devices));
+          SlotTokens(phase.placement, backend.mine())
+              .count(layer, phase.loads.row(step, layer), slots);
+          EXPECT_EQ(result.mine.tokens(0, step, layer),
+                    std::accumulate(slots.begin(), slots.end(), 0U));
+        }
+      }
+    }
+  }
+}
+
+TEST(CpuBackend, APlacementForEveryStepIsRefused) {
+  CpuBackend backend(world(), kModel, kSeed, 1, kTokens);
+  const Phase phase(placed(1, in_order()), 2);
+  backend.move_to(phase.placement);
+  const std::vector<placement::Placement> two(2, phase.placement);
+  auto steps = phase.run();
+  steps.placements = two;
+  EXPECT_THROW((void)backend.run(steps), CheckError);
+}
+
+TEST(CpuBackend, ProfilesTheDevicesThatAreAskedFor) {
+  for (const int devices : fleet_sizes()) {
+    CpuBackend backend(world(), kModel, kSeed, devices, kTokens);
+    const std::vector<DeviceId> last{devices - 1};
+    const auto models = backend.profile(8 / devices, 100.0, last);
+    ASSERT_EQ(models.size(), 1U);
+    EXPECT_GT(models.front().times()[1], 0.0);
+    std::vector<double> largest(models.front().times().begin(), models.front().times().end());
+    world().all_reduce_max(largest);
+    EXPECT_TRUE(std::ranges::equal(largest, models.front().times())) << "ranks differ";
   }
 }
 
@@ -409,9 +477,9 @@ TEST(CpuBackend, ProfilesAreTheSameOnEveryRankAndRise) {
   for (const int devices : fleet_sizes()) {
     CpuBackend backend(world(), kModel, kSeed, devices, kTokens);
     const int slots = 8 / devices;
-    const auto fresh = backend.profile(slots, 200.0);
+    const auto fresh = backend.profile(slots, 200.0, {});
     backend.move_to(placed(devices, in_order()));
-    const auto loaded = backend.profile(slots, 200.0);
+    const auto loaded = backend.profile(slots, 200.0, {});
     for (const auto& models : {fresh, loaded}) {
       ASSERT_EQ(models.size(), static_cast<std::size_t>(devices));
       for (const auto& curve : models) {

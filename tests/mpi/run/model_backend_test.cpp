@@ -57,6 +57,16 @@ workload::Loads uneven_loads(int devices, int experts) {
   return loads;
 }
 
+/// By a policy at hand, with equal speeds; more slots than experts where slots_per_device wants it.
+placement::Placement solved(const char* policy, int devices, int slots_per_device,
+                            const workload::Loads& loads, std::uint64_t seed = 1) {
+  const placement::SpeedModels speeds(static_cast<std::size_t>(devices),
+                                      placement::SpeedCurve({1.0}, {1.0}));
+  const auto mean = workload::mean_loads(loads);
+  return placement::solve(placement::find_policy(policy),
+                          {mean, speeds, devices, slots_per_device, seed});
+}
+
 /// A fleet, its placement and loads: all that a phase needs.
 struct Case {
   Case(const mpi::Communicator& comm, int devices, int experts, const study::Fleet& fleet = {},
@@ -67,7 +77,7 @@ struct Case {
 
   PhaseResult run(int phase = 0) {
     return backend.run({phase, 0, 2, std::int64_t{kTokensPerDevice} * placement.devices, routing,
-                        loads, placement});
+                        loads, std::span(&placement, 1)});
   }
 
   ModelBackend backend;
@@ -130,14 +140,102 @@ TEST(ModelBackend, SameAtAnyNumberOfRanks) {
       expect_equal(result.totals, expected.totals);
       EXPECT_EQ(result.totals.devices, devices);
 
-      const auto profiles = shared.backend.profile(2, 20'000);
-      const auto expected_profiles = whole.backend.profile(2, 20'000);
+      const auto profiles = shared.backend.profile(2, 20'000, {});
+      const auto expected_profiles = whole.backend.profile(2, 20'000, {});
       ASSERT_EQ(profiles.size(), static_cast<std::size_t>(devices));
       for (std::size_t g = 0; g < profiles.size(); ++g) {
         EXPECT_TRUE(std::ranges::equal(profiles[g].times(), expected_profiles[g].times()));
       }
     }
   }
+}
+
+// 6 slots a device for 4 experts of it; a replica without a share among them.
+TEST(ModelBackend, ReplicasShareTheirTokensAtAnyNumberOfRanks) {
+  const auto world = mpi::Communicator::world();
+  const auto alone = world.split(world.rank());
+  for (const int devices : {1, 2, 4, 70}) {
+    for (const char* policy : {"contiguous", "eplb", "vibe"}) {
+      SCOPED_TRACE(testing::Message() << policy << " on " << devices);
+      Case shared(world, devices, 4 * devices);
+      Case whole(alone, devices, 4 * devices);
+      auto placement = solved(policy, devices, 6, shared.loads);
+      const auto shares = placement.share_of_slot.row(0);
+      const auto first = std::ranges::find_if(shares, [](double share) { return share < 1.0; });
+      const auto expert = placement.expert_of_slot(0, first - shares.begin());
+      for (std::size_t slot = 0; slot < shares.size(); ++slot) {
+        if (placement.expert_of_slot(0, slot) == expert) {
+          shares[slot] = &shares[slot] == &*first ? 1.0 : 0.0;
+        }
+      }
+      placement::check_placement(placement, 4 * devices);
+      shared.placement = whole.placement = placement;
+      shared.backend.enter({});
+      whole.backend.enter({});
+      const auto result = shared.run();
+      const auto expected = whole.run();
+      expect_rows_equal(result.mine, shared.backend.mine(), expected.mine);
+      expect_equal(result.totals, expected.totals);
+      for (std::size_t step = 0; step < kSteps; ++step) {
+        for (std::size_t layer = 0; layer < kLayers; ++layer) {
+          const auto loads = shared.loads.row(step, layer);
+          EXPECT_EQ(result.totals.tokens_sum(step, layer),
+                    std::accumulate(loads.begin(), loads.end(), std::int64_t{0}));
+          // shares of the loads, each slot within one token of its own
+          const std::vector<double> exact(loads.begin(), loads.end());
+          const auto tokens = placement::device_tokens(placement, static_cast<int>(layer), exact);
+          for (std::size_t d = 0; d < expected.mine.devices(); ++d) {
+            EXPECT_NEAR(expected.mine.tokens(d, step, layer), tokens[d], 6.0);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(ModelBackend, EveryStepMayHaveAPlacementOfItsOwn) {
+  const auto world = mpi::Communicator::world();
+  for (const int devices : {1, 4, 33}) {
+    Case one(world, devices, 4 * devices);
+    one.backend.enter({});
+    std::vector<placement::Placement> placements;
+    std::vector<PhaseResult> each;
+    for (std::size_t step = 0; step < kSteps; ++step) {
+      placements.push_back(
+          solved(step % 2 == 0 ? "random" : "eplb", devices, step == 2 ? 6 : 4, one.loads, step));
+      one.placement = placements.back();
+      each.push_back(one.run());
+    }
+    const auto tokens = std::int64_t{kTokensPerDevice} * devices;
+    const auto result = one.backend.run({0, 0, 2, tokens, one.routing, one.loads, placements});
+    for (std::size_t step = 0; step < kSteps; ++step) {
+      EXPECT_TRUE(std::ranges::equal(result.totals.layer_ns.row(step),
+                                     each[step].totals.layer_ns.row(step)));
+      EXPECT_TRUE(std::ranges::equal(result.totals.tokens_max.row(step),
+                                     each[step].totals.tokens_max.row(step)));
+      for (std::size_t d = 0; d < result.mine.devices(); ++d) {
+        EXPECT_TRUE(std::ranges::equal(result.mine.expert_ns.row(d, step),
+                                       each[step].mine.expert_ns.row(d, step)));
+      }
+    }
+    placements.pop_back();
+    EXPECT_THROW((void)one.backend.run({0, 0, 2, tokens, one.routing, one.loads, placements}),
+                 InputError);
+  }
+}
+
+TEST(ModelBackend, ProfilesTheDevicesThatAreAskedFor) {
+  const auto world = mpi::Communicator::world();
+  Case one(world, 13, 26);
+  one.backend.enter({500.0, study::Heat::soaked});
+  const auto all = one.backend.profile(2, 20'000, {});
+  const std::vector<DeviceId> some{2, 3, 11};
+  const auto few = one.backend.profile(2, 20'000, some);
+  ASSERT_EQ(few.size(), 3U);
+  for (std::size_t i = 0; i < few.size(); ++i) {
+    EXPECT_TRUE(std::ranges::equal(few[i].times(), all[static_cast<std::size_t>(some[i])].times()));
+  }
+  EXPECT_FALSE(std::ranges::equal(few[0].times(), few[2].times()));
 }
 
 TEST(ModelBackend, SevenBlocksMakeTheFleet) {
@@ -277,9 +375,9 @@ TEST(ModelBackend, MemoryBoundWorkKnowsNoCap) {
   const auto world = mpi::Communicator::world();
   Case one(world, 64, 64);
   one.backend.enter({700.0, study::Heat::soaked});
-  const auto full = one.backend.profile(1, 64);
+  const auto full = one.backend.profile(1, 64, {});
   one.backend.enter({500.0, study::Heat::soaked});
-  const auto capped = one.backend.profile(1, 64);
+  const auto capped = one.backend.profile(1, 64, {});
   for (std::size_t g = 0; g < full.size(); ++g) {
     EXPECT_TRUE(std::ranges::equal(full[g].times(), capped[g].times()));
     EXPECT_TRUE(std::ranges::equal(full[g].times(), full[0].times()));
@@ -319,7 +417,7 @@ TEST(ModelBackend, ProfilePredictsTheSteps) {
   Case one(world, 8, 16, fleet);
   std::ranges::fill(one.loads.flat(), 2560U);
   one.backend.enter({500.0, study::Heat::ambient});
-  const auto models = one.backend.profile(2, 5120);
+  const auto models = one.backend.profile(2, 5120, {});
   const auto result = one.run();
   for (std::size_t d = 0; d < result.mine.devices(); ++d) {
     const auto g = d + static_cast<std::size_t>(one.backend.mine().begin);
@@ -354,7 +452,7 @@ TEST(ModelBackend, CapsOutOfRangeAreRefused) {
   EXPECT_THROW(one.backend.enter({701.0, study::Heat::soaked}), InputError);
   EXPECT_THROW(one.backend.enter({150.0, study::Heat::soaked}), InputError);
   EXPECT_THROW(one.run(), CheckError) << "no condition was entered";
-  EXPECT_THROW(one.backend.profile(1, 100), CheckError);
+  EXPECT_THROW(one.backend.profile(1, 100, {}), CheckError);
 }
 
 TEST(ModelBackend, UnusableFleetsAndPhasesAreRefused) {

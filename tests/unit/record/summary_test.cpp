@@ -49,7 +49,7 @@ timeline::LayerTotals crossed_totals() {
 
 TEST(Summarise, IsDefinedOverDevicesNotOverLayers) {
   const auto cell =
-      summarise(spec_of(2, "vibe"), "synthetic", crossed_totals(), placement_of(), 3, 1.5);
+      summarise(spec_of(2, "vibe"), "synthetic", crossed_totals(), placement_of(), "first", 3, 1.5);
   EXPECT_DOUBLE_EQ(cell.load_imbalance, 1.5);
   EXPECT_DOUBLE_EQ(cell.straggler_tax, 800.0 * 2 / 1200 - 1);
   EXPECT_DOUBLE_EQ(cell.idle_fraction, 400.0 / (2 * 800));
@@ -67,7 +67,8 @@ TEST(Summarise, TaxIsARatioOfSumsAndImbalanceAMeanOfRatios) {
   totals.tokens_sum.flat()[0] = 100;  // alone: 4
   totals.tokens_max.flat()[1] = 1000;
   totals.tokens_sum.flat()[1] = 4000;  // alone: 1
-  const auto cell = summarise(spec_of(4, "vibe"), "counts", totals, placement_of(), 0, 0.0);
+  const auto cell =
+      summarise(spec_of(4, "vibe"), "counts", totals, placement_of(), "first", 0, 0.0);
   EXPECT_DOUBLE_EQ(cell.straggler_tax, 16000.0 / 14000 - 1);
   EXPECT_DOUBLE_EQ(cell.load_imbalance, 2.5);
   EXPECT_DOUBLE_EQ(cell.layer_us.mean, 2.0);
@@ -79,7 +80,7 @@ TEST(Summarise, TaxIsARatioOfSumsAndImbalanceAMeanOfRatios) {
 TEST(Summarise, CarriesFactorsAndPlacement) {
   auto spec = spec_of(2, "eplb", 3);
   spec.condition = {450.0, study::Heat::ambient};
-  const auto cell = summarise(spec, "tokens", crossed_totals(), placement_of(), 7, 1.5);
+  const auto cell = summarise(spec, "tokens", crossed_totals(), placement_of(), "first", 7, 1.5);
   EXPECT_EQ(cell.devices, 2);
   EXPECT_EQ(cell.power_cap_w, 450.0);
   EXPECT_EQ(cell.heat, "ambient");
@@ -95,7 +96,7 @@ TEST(Summarise, CarriesFactorsAndPlacement) {
 
 TEST(Summarise, NothingMeasuredIsNoNumber) {
   const timeline::LayerTotals none(0, 0);
-  const auto cell = summarise(spec_of(2, "eplb"), "counts", none, {}, 0, 0.0);
+  const auto cell = summarise(spec_of(2, "eplb"), "counts", none, {}, "first", 0, 0.0);
   EXPECT_EQ(cell.layer_us.n, 0U);
   EXPECT_TRUE(std::isnan(cell.layer_us.median));
   EXPECT_TRUE(std::isnan(cell.straggler_tax));
@@ -115,7 +116,7 @@ class SummaryFile : public testing::Test {
 };
 
 TEST_F(SummaryFile, HoldsTheContractsFieldsAndNeverNan) {
-  auto cell = summarise(spec_of(2, "vibe"), "synthetic", crossed_totals(), {}, 3, 1.5);
+  auto cell = summarise(spec_of(2, "vibe"), "synthetic", crossed_totals(), {}, "first", 3, 1.5);
   auto capped = cell;
   capped.power_cap_w = 450.0;
   write_summary(folder_, {"a \"study\"", "model", true, {cell, capped}});
@@ -127,7 +128,8 @@ TEST_F(SummaryFile, HoldsTheContractsFieldsAndNeverNan) {
   EXPECT_EQ(json.at("complete"), true);
   ASSERT_EQ(json.at("cells").size(), 2U);
   const auto& first = json["cells"][0];
-  EXPECT_EQ(first.size(), 17U);
+  EXPECT_EQ(first.size(), 18U);
+  EXPECT_EQ(first.at("solved_because"), "first");
   EXPECT_EQ(first.at("phase"), 0);
   EXPECT_TRUE(first.at("power_cap_w").is_null());
   EXPECT_EQ(json["cells"][1].at("power_cap_w"), 450.0);

@@ -53,5 +53,14 @@ TEST(SlotRouting, CountsAreThoseOfSlotTokens) {
   }
 }
 
+TEST(SlotRouting, AShareOfNothingGetsNothing) {
+  auto placement = replicated();
+  placement.share_of_slot(0, 1) = 0.0;
+  placement.share_of_slot(0, 4) = 1.0;
+  std::vector<std::int32_t> slots(5);
+  choose_slots(placement, 0, std::vector<std::int32_t>{1, 1, 0, 1, 1}, slots);
+  EXPECT_EQ(slots, (std::vector<std::int32_t>{4, 4, 0, 4, 4}));
+}
+
 }  // namespace
 }  // namespace moevar::run

@@ -31,6 +31,17 @@ TEST(SplitByShare, LargestRemainder) {
   EXPECT_EQ(split(7, {1.0}), (Tokens{7}));
 }
 
+TEST(SplitByShare, NothingForAShareOfNothing) {
+  EXPECT_EQ(split(7, {0.0, 1.0}), (Tokens{0, 7}));
+  EXPECT_EQ(split(7, {1.0, 0.0}), (Tokens{7, 0}));
+  EXPECT_EQ(split(7, {0.0, 0.5, 0.0, 0.5}), (Tokens{0, 4, 0, 3}));
+  // shares that sum to 1 but for their last bits leave several tokens over
+  const double bit_less = (1.0 - 1e-9) / 3;
+  const auto parts = split(4'000'000'000U, {0.0, bit_less, bit_less, bit_less, 0.0});
+  EXPECT_EQ(parts[0] + parts[4], 0U);
+  EXPECT_EQ(std::accumulate(parts.begin(), parts.end(), 0U), 4'000'000'000U);
+}
+
 TEST(SplitByShare, SumsExactly) {
   const std::vector<double> thirds{1.0 / 3, 1.0 / 3, 1.0 / 3};
   const std::vector<double> sevenths(7, 1.0 / 7);
@@ -77,6 +88,21 @@ TEST(SlotTokens, WholeFleetAndItsParts) {
       EXPECT_TRUE(std::equal(part.begin(), part.end(), all.begin() + std::ptrdiff_t{3} * device))
           << "layer " << layer << ", device " << device;
     }
+  }
+}
+
+TEST(SlotTokens, AReplicaMayTakeEverything) {
+  auto placement = two_layers();
+  const std::vector<double> shares{1.0, 1.0, 0.0, 1.0, 1.0, 0.0};
+  std::ranges::copy(shares, placement.share_of_slot.row(0).begin());
+  const Tokens loads{10, 20, 30, 41};
+  Tokens all(6);
+  SlotTokens(placement, {0, 2}).count(0, loads, all);
+  EXPECT_EQ(all, (Tokens{10, 20, 0, 30, 41, 0}));
+  for (const DeviceId device : {0, 1}) {
+    Tokens part(3);
+    SlotTokens(placement, {device, device + 1}).count(0, loads, part);
+    EXPECT_TRUE(std::equal(part.begin(), part.end(), all.begin() + std::ptrdiff_t{3} * device));
   }
 }
 

@@ -1,0 +1,277 @@
+#include "run/placer.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <functional>
+#include <limits>
+
+#include <fmt/format.h>
+
+#include "run/expert_cost.hpp"
+
+namespace moevar::run {
+
+namespace {
+
+constexpr auto kKept = "kept";
+
+std::size_t size_of(int value) { return static_cast<std::size_t>(value); }
+
+/// The last `steps` steps, as policies take them.
+Tensor<double, 3> latest(const workload::Loads& loads, int steps) {
+  const std::size_t count = std::min(size_of(steps), loads.extent(0));
+  Tensor<double, 3> trace({count, loads.extent(1), loads.extent(2)});
+  std::ranges::copy(loads.flat().last(trace.size()), trace.flat().begin());
+  return trace;
+}
+
+/// "residual: device 3 at 1.08 x its model"; the furthest where there are several, empty where
+/// there is none.
+std::string describe_residuals(std::span<const double> left) {
+  std::size_t count = 0;
+  std::size_t furthest = 0;
+  double distance = 0.0;
+  for (std::size_t d = 0; d < left.size(); ++d) {
+    if (!std::isnan(left[d])) {
+      ++count;
+      if (std::abs(left[d] - 1.0) > distance) {
+        distance = std::abs(left[d] - 1.0);
+        furthest = d;
+      }
+    }
+  }
+  if (count == 0) {
+    return {};
+  }
+  return fmt::format("residual: {}device {} at {:.2f} x its model",
+                     count == 1 ? "" : fmt::format("{} devices, ", count), furthest,
+                     left[furthest]);
+}
+
+}  // namespace
+
+int Placer::slots_per_device(int devices) const {
+  return (study_.model.experts + study_.placement.redundant_experts) / devices;
+}
+
+/// Beyond the heaviest load that any placement can bring a device, tokens.
+double Placer::range_of_models(const Matrix<double>& mean_loads, int slots) const {
+  // steps scatter about their mean, and loads drift after the profile
+  constexpr double kRoom = 1.5;
+  double heaviest = 0.0;
+  for (std::size_t layer = 0; layer < mean_loads.extent(0); ++layer) {
+    const auto row = mean_loads.row(layer);
+    std::vector<double> loads(row.begin(), row.end());
+    std::ranges::sort(loads, std::greater<>{});
+    double sum = 0.0;
+    for (std::size_t i = 0; i < loads.size() && i < size_of(slots); ++i) {
+      sum += loads[i];
+    }
+    heaviest = std::max(heaviest, sum);
+  }
+  return kRoom * heaviest;
+}
+
+void Placer::profile(Backend& backend, const Matrix<double>& mean_loads) {
+  const int slots = slots_per_device(static_cast<int>(backend.fleet().size()));
+  speeds_ = backend.profile(slots, range_of_models(mean_loads, slots), {});
+}
+
+/// Of the devices that left their models alone.
+void Placer::profile_again(Backend& backend, const Plan& plan, const Matrix<double>& mean_loads) {
+  std::vector<DeviceId> devices;
+  for (std::size_t d = 0; d < plan.left.size(); ++d) {
+    if (!std::isnan(plan.left[d])) {
+      devices.push_back(static_cast<DeviceId>(d));
+    }
+  }
+  if (devices.empty()) {
+    return;
+  }
+  const int slots = slots_per_device(static_cast<int>(backend.fleet().size()));
+  auto curves = backend.profile(slots, range_of_models(mean_loads, slots), devices);
+  for (std::size_t i = 0; i < devices.size(); ++i) {
+    speeds_[size_of(devices[i])] = std::move(curves[i]);
+  }
+}
+
+std::string Placer::reason_to_solve(const placement::Policy& policy, const Plan& plan) const {
+  if (policy.per_step()) {
+    return "every step";
+  }
+  if (study_.placement.recompute == study::Recompute::between_phases) {
+    return "between-phases";
+  }
+  if (plan.placements.empty()) {
+    return "first";
+  }
+  std::string reason;
+  if (study_.placement.recompute == study::Recompute::on_drift) {
+    mpi::on_root(comm_, [&] {
+      const auto& trigger = plan.loads->trigger();
+      reason = trigger ? describe(*trigger) : "";
+      const auto residuals = describe_residuals(plan.left);
+      reason += (reason.empty() || residuals.empty() ? "" : "; ") + residuals;
+    });
+    comm_.broadcast(reason);
+  }
+  return reason.empty() ? kKept : reason;
+}
+
+std::vector<placement::Placement> Placer::solve(const placement::Policy& policy,
+                                                const study::PhaseSpec& phase,
+                                                const PhaseLoads& loads, const Plan& before) const {
+  std::vector<placement::Placement> placements;
+  mpi::on_root(comm_, [&] {
+    const auto trace = policy.per_step()
+                           ? latest(loads.measured, static_cast<int>(loads.measured.extent(0)))
+                           : latest(loads.planned, study_.placement.trace_steps);
+    const bool from = !policy.per_step() && !before.placements.empty();
+    placements =
+        placement::solve_steps(policy, {.mean_loads = loads.mean,
+                                        .speeds = speeds_,
+                                        .devices = phase.devices,
+                                        .slots_per_device = slots_per_device(phase.devices),
+                                        .seed = study_.seed,
+                                        .trace = &trace,
+                                        .from = from ? &before.placements.front() : nullptr});
+    for (const auto& placement : placements) {
+      placement::check_placement(placement, study_.model.experts);
+    }
+    // the record holds the first one, with the means of all
+    auto& first = placements.front();
+    const auto mean_of = [&](std::vector<double> placement::Placement::*times) {
+      std::vector<double> mean(first.predicted_us.size(), 0.0);
+      for (const auto& placement : placements) {
+        for (std::size_t layer = 0; layer < mean.size(); ++layer) {
+          mean[layer] += (placement.*times)[layer] / static_cast<double>(placements.size());
+        }
+      }
+      return mean;
+    };
+    if (placements.size() > 1) {
+      auto predicted = mean_of(&placement::Placement::predicted_us);
+      first.lower_bound_us = mean_of(&placement::Placement::lower_bound_us);
+      first.predicted_us = std::move(predicted);
+      for (std::size_t step = 1; step < placements.size(); ++step) {
+        first.solve_ms += placements[step].solve_ms;
+      }
+    }
+  });
+  share(placements, phase, policy.per_step() ? loads.measured.extent(0) : 1, loads.mean.extent(0));
+  return placements;
+}
+
+/// Gives every rank what rank 0 has.
+void Placer::share(std::vector<placement::Placement>& placements, const study::PhaseSpec& phase,
+                   std::size_t count, std::size_t layers) const {
+  std::vector<std::int32_t> widths(count);
+  for (std::size_t i = 0; i < placements.size(); ++i) {
+    widths[i] = placements[i].slots_per_device;
+  }
+  comm_.broadcast(widths);
+  for (std::size_t i = 0; i < count; ++i) {
+    if (!comm_.is_root()) {
+      const std::array<std::size_t, 2> shape{layers, size_of(phase.devices) * size_of(widths[i])};
+      placements.push_back({phase.policy, phase.devices, widths[i], Matrix<std::int32_t>(shape),
+                            Matrix<double>(shape), std::vector<double>(layers),
+                            std::vector<double>(layers), 0.0});
+    }
+    auto& placement = placements[i];
+    comm_.broadcast(placement.expert_of_slot.flat());
+    comm_.broadcast(placement.share_of_slot.flat());
+    comm_.broadcast(std::span(placement.predicted_us));
+    comm_.broadcast(std::span(placement.lower_bound_us));
+    comm_.broadcast(std::span(&placement.solve_ms, 1));
+  }
+}
+
+Placing Placer::place(const study::PhaseSpec& phase, Backend& backend, const PhaseLoads& loads) {
+  const auto& policy = placement::find_policy(phase.policy);
+  auto& plan = plans_[{phase.devices, phase.policy}];
+  Placing placing;
+  placing.because = reason_to_solve(policy, plan);
+  placing.per_step = policy.per_step();
+  if (placing.because == kKept) {
+    plan.placements.front().solve_ms = 0.0;
+  } else {
+    profile_again(backend, plan, loads.mean);
+    plan.placements = solve(policy, phase, loads, plan);
+    if (study_.placement.recompute == study::Recompute::on_drift && !policy.per_step()) {
+      start_watch(plan, loads, backend.mine());
+    }
+  }
+  placing.placements = plan.placements;
+  placing.migration = policy.per_step() ? moves_of_steps(policy, phase, loads, plan)
+                                        : backend.move_to(plan.placements.front());
+  return placing;
+}
+
+Migration Placer::moves_of_steps(const placement::Policy& policy, const study::PhaseSpec& phase,
+                                 const PhaseLoads& loads, const Plan& plan) const {
+  Migration migration;
+  mpi::on_root(comm_, [&] {
+    std::optional<placement::Placement> home;
+    if (policy.from_home) {
+      home = placement::solve(placement::find_policy("contiguous"),
+                              {.mean_loads = loads.mean,
+                               .speeds = speeds_,
+                               .devices = phase.devices,
+                               .slots_per_device = slots_per_device(phase.devices),
+                               .seed = study_.seed});
+    }
+    for (std::size_t step = home ? 0 : 1; step < plan.placements.size(); ++step) {
+      const auto& from = home ? *home : plan.placements[step - 1];
+      const auto& to = plan.placements[step];
+      migration.moved_experts += std::ranges::count_if(
+          placement::moves_between(from, to), [&](const placement::Move& move) {
+            return to.share_of_slot(move.layer, move.to_slot) > 0.0;  // else nothing needs it there
+          });
+    }
+  });
+  comm_.broadcast(std::span(&migration.moved_experts, 1));
+  migration.bytes = migration.moved_experts * expert_bytes(study_.model);
+  return migration;
+}
+
+void Placer::start_watch(Plan& plan, const PhaseLoads& loads, DeviceRange mine) const {
+  plan.speeds.assign(speeds_.begin() + mine.begin, speeds_.begin() + mine.end);
+  plan.left.clear();
+  plan.residuals.resize(size_of(mine.size()));
+  for (auto& residual : plan.residuals) {
+    residual.solved();
+  }
+  if (comm_.is_root()) {
+    if (!plan.loads) {
+      plan.loads.emplace(static_cast<int>(loads.mean.extent(0)),
+                         static_cast<int>(loads.mean.extent(1)));
+    }
+    plan.loads->solved(loads.mean);
+  }
+}
+
+void Placer::watch(const study::PhaseSpec& phase, const workload::Loads& measured,
+                   const timeline::Timeline& mine) {
+  auto& plan = plans_.at({phase.devices, phase.policy});
+  if (study_.placement.recompute != study::Recompute::on_drift || plan.placements.size() != 1 ||
+      placement::find_policy(phase.policy).per_step()) {
+    return;
+  }
+  for (std::size_t step = 0; step < measured.extent(0); ++step) {
+    if (plan.loads) {
+      plan.loads->step(measured.row(step));
+    }
+    for (std::size_t d = 0; d < plan.residuals.size(); ++d) {
+      plan.residuals[d].step(plan.speeds[d], mine.tokens.row(d, step), mine.expert_ns.row(d, step));
+    }
+  }
+  std::vector<double> left;
+  for (const auto& residual : plan.residuals) {
+    left.push_back(residual.trigger().value_or(std::numeric_limits<double>::quiet_NaN()));
+  }
+  plan.left.resize(size_of(phase.devices));
+  comm_.all_gather(std::span<const double>(left), plan.left);
+}
+
+}  // namespace moevar::run

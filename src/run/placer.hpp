@@ -1,0 +1,93 @@
+#pragma once
+
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "placement/drift.hpp"
+#include "placement/placement.hpp"
+#include "run/backend.hpp"
+#include "study/plan.hpp"
+#include "study/study.hpp"
+#include "system/mpi.hpp"
+#include "timeline/timeline.hpp"
+#include "workload/loads.hpp"
+
+namespace moevar::run {
+
+/// The steps that a phase plans with and those that it runs, the same on every rank.
+struct PhaseLoads {
+  const workload::Loads& planned;
+  const workload::Loads& measured;
+  const Matrix<double>& mean;  ///< of `planned`
+};
+
+/// Where the experts of a phase go.
+struct Placing {
+  std::span<const placement::Placement> placements;  ///< one, or one per measured step; valid until
+                                                     ///< the same policy is placed on such a fleet
+                                                     ///< again
+  std::string because;  ///< why these; results/README.md says the words
+  bool per_step = false;
+  Migration migration;
+};
+
+/// Plans where the experts of a study's phases go, and notices when a plan no longer fits. One per
+/// run, on every rank; every member is collective. Rank 0 decides, from what is the same at any
+/// number of ranks.
+class Placer {
+ public:
+  /// Both outlive the object.
+  Placer(const mpi::Communicator& comm, const study::Study& study) : comm_(comm), study_(study) {}
+
+  /// Measures the speed models of the whole fleet under its present condition.
+  void profile(Backend& backend, const Matrix<double>& mean_loads);
+  /// Those of the fleet profiled last, [devices].
+  [[nodiscard]] const placement::SpeedModels& speeds() const noexcept { return speeds_; }
+
+  /// Solves where the study wants it or drift has been noticed, and moves experts there. Policies
+  /// that go by where experts lie begin from the same policy's last placement on such a fleet, as
+  /// if no other policy ran in between. For a policy that plans every step anew nothing is moved:
+  /// what moving would take is counted, and takes no time.
+  Placing place(const study::PhaseSpec& phase, Backend& backend, const PhaseLoads& loads);
+
+  /// After a phase: holds what it did against what its placement was planned with.
+  void watch(const study::PhaseSpec& phase, const workload::Loads& measured,
+             const timeline::Timeline& mine);
+
+ private:
+  /// A policy on a fleet of a size.
+  struct Plan {
+    std::vector<placement::Placement> placements;
+    placement::SpeedModels speeds;              ///< of this rank's devices, as it was solved with
+    std::optional<placement::LoadDrift> loads;  ///< rank 0
+    std::vector<placement::ResidualDrift> residuals;  ///< of this rank's devices
+    std::vector<double> left;  ///< [devices] measured ÷ model, NaN: not left; on every rank
+  };
+
+  [[nodiscard]] int slots_per_device(int devices) const;
+  [[nodiscard]] double range_of_models(const Matrix<double>& mean_loads, int slots) const;
+  [[nodiscard]] std::string reason_to_solve(const placement::Policy& policy,
+                                            const Plan& plan) const;
+  void profile_again(Backend& backend, const Plan& plan, const Matrix<double>& mean_loads);
+  [[nodiscard]] std::vector<placement::Placement> solve(const placement::Policy& policy,
+                                                        const study::PhaseSpec& phase,
+                                                        const PhaseLoads& loads,
+                                                        const Plan& before) const;
+  void share(std::vector<placement::Placement>& placements, const study::PhaseSpec& phase,
+             std::size_t count, std::size_t layers) const;
+  void start_watch(Plan& plan, const PhaseLoads& loads, DeviceRange mine) const;
+  [[nodiscard]] Migration moves_of_steps(const placement::Policy& policy,
+                                         const study::PhaseSpec& phase, const PhaseLoads& loads,
+                                         const Plan& plan) const;
+
+  const mpi::Communicator& comm_;
+  const study::Study& study_;
+  placement::SpeedModels speeds_;
+  std::map<std::pair<int, std::string>, Plan> plans_;
+};
+
+}  // namespace moevar::run
