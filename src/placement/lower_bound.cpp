@@ -23,7 +23,8 @@ namespace moevar::placement {
 
 namespace {
 
-constexpr double kPrecision = 1e-10;  ///< relative
+constexpr double kPrecision = 1e-10;     ///< relative
+constexpr double kSlotPrecision = 1e-9;  ///< of conditions 2 to 4
 
 double done_by(const SpeedModels& speeds, double time_us) {
   double sum = 0.0;
@@ -78,43 +79,54 @@ class SlotRules {
         speeds_(speeds),
         width_(static_cast<std::size_t>(slots_per_device)),
         slots_(speeds.size() * width_) {
+    caps_.reserve(speeds.size());
     std::ranges::sort(falling_, std::greater<>{});
     sum_.resize(falling_.size() + 1, 0.0);
     std::partial_sum(falling_.begin(), falling_.end(), sum_.begin() + 1);
+    for (std::size_t d = 0; d < speeds.size(); ++d) {
+      caps_.push_back({0.0, d});
+    }
+    cap_sum_.resize(speeds.size() + 1);
   }
 
   [[nodiscard]] bool allow(double time_us) {
-    caps_.clear();
-    for (const auto& curve : speeds_) {
-      caps_.push_back(curve.tokens_within(time_us));
+    // hardly changes from one time to the next, so the order is kept
+    for (auto& cap : caps_) {
+      cap.tokens = speeds_[cap.device].tokens_within(time_us);
     }
-    if (slots_ == falling_.size()) {
-      std::ranges::sort(caps_, std::greater<>{});
-      return heaviest_find_room() && loners_fit();
-    }
-    const double largest = *std::ranges::max_element(caps_);
-    if (falling_.front() <= largest) {
+    if (slots_ != falling_.size() &&
+        falling_.front() <= std::ranges::max_element(caps_, {}, &Cap::tokens)->tokens) {
       return true;
     }
-    std::ranges::sort(caps_, std::greater<>{});
-    return replicas_fit();
+    if (!std::ranges::is_sorted(caps_, std::greater<>{}, &Cap::tokens)) {
+      std::ranges::sort(caps_, std::greater<>{}, &Cap::tokens);
+    }
+    cap_sum_[0] = 0.0;
+    for (std::size_t d = 0; d < caps_.size(); ++d) {
+      cap_sum_[d + 1] = cap_sum_[d] + caps_[d].tokens;
+    }
+    return slots_ == falling_.size() ? heaviest_find_room() && loners_fit() : replicas_fit();
   }
 
  private:
+  struct Cap {
+    double tokens = 0.0;
+    std::size_t device = 0;
+  };
+
   /// Condition 2.
   [[nodiscard]] bool replicas_fit() const {
     std::size_t needed = falling_.size();
     for (const double load : falling_) {
-      if (load <= caps_.front()) {
+      if (load <= caps_.front().tokens) {
         break;
       }
-      double covered = caps_.front();
-      std::size_t replicas = 1;
-      while (covered < load && replicas < caps_.size()) {
-        covered += caps_[replicas++];
+      const auto enough = std::ranges::lower_bound(cap_sum_, load);
+      if (enough == cap_sum_.end()) {
+        return false;
       }
-      needed += replicas - 1;
-      if (covered < load || needed > slots_) {
+      needed += static_cast<std::size_t>(enough - cap_sum_.begin()) - 1;
+      if (needed > slots_) {
         return false;
       }
     }
@@ -135,7 +147,8 @@ class SlotRules {
       std::size_t room = 0;
       for (std::size_t q = 1; q <= together && room < k && q <= k; ++q) {
         const double needed = least(k, q);
-        const auto end = std::ranges::lower_bound(caps_, needed, std::greater_equal<>{});
+        const auto end =
+            std::ranges::lower_bound(caps_, needed, std::greater_equal<>{}, &Cap::tokens);
         const auto able = static_cast<std::size_t>(end - caps_.begin());
         room += able;
         if (able == 0) {
@@ -154,14 +167,12 @@ class SlotRules {
 
   /// Condition 4.
   [[nodiscard]] bool loners_fit() const {
-    double caps = 0.0;
     for (std::size_t k = 1; k <= caps_.size() && k * width_ <= falling_.size(); ++k) {
-      if (k > 1 && width_ > 1 && least(k, 2) <= caps_.front()) {
+      if (k > 1 && width_ > 1 && least(k, 2) <= caps_.front().tokens) {
         break;
       }
-      caps += caps_[k - 1];
       const std::size_t beside = k * (width_ - 1);
-      if (sum_[k] + sum_.back() - sum_[falling_.size() - beside] > caps) {
+      if (sum_[k] + sum_.back() - sum_[falling_.size() - beside] > cap_sum_[k]) {
         return false;
       }
     }
@@ -170,7 +181,7 @@ class SlotRules {
 
   /// Whether some device may hold more of the k heaviest than were counted.
   [[nodiscard]] bool may_hold_more(std::size_t k, std::size_t together) const {
-    return together < width_ && together < k && least(k, together + 1) <= caps_.front();
+    return together < width_ && together < k && least(k, together + 1) <= caps_.front().tokens;
   }
 
   std::vector<double> falling_;
@@ -178,7 +189,8 @@ class SlotRules {
   const SpeedModels& speeds_;
   std::size_t width_;
   std::size_t slots_;
-  std::vector<double> caps_;
+  std::vector<Cap> caps_;        ///< by falling tokens
+  std::vector<double> cap_sum_;  ///< of the largest
 };
 
 }  // namespace
@@ -201,11 +213,24 @@ double lower_bound_us(std::span<const double> loads, const SpeedModels& speeds,
       high = std::numeric_limits<double>::min();
     }
   } while (std::isfinite(high) && !rules.allow(high));
-  while (high - low > kPrecision * high) {
+  while (high - low > kSlotPrecision * high) {
     const double middle = 0.5 * (low + high);
     (rules.allow(middle) ? high : low) = middle;
   }
   return low;
+}
+
+std::vector<double> lower_bounds(const Problem& problem, int slots_per_device) {
+  std::vector<double> bounds;
+  for (int layer = 0; layer < problem.layers(); ++layer) {
+    const LayerProblem part(problem, layer);
+    double sum = 0.0;
+    for (int step = 0; step < part.steps(); ++step) {
+      sum += lower_bound_us(part.step(step), problem.speeds, slots_per_device);
+    }
+    bounds.push_back(sum / part.steps());
+  }
+  return bounds;
 }
 
 }  // namespace moevar::placement

@@ -15,6 +15,7 @@ namespace {
 // relative to the bound
 constexpr double kEnough = 2e-5;        ///< near enough to stop
 constexpr double kSettled = 1e-9;       ///< at the target, but for rounding
+constexpr double kJustAbove = 4e-9;     ///< beyond what the bound leaves open
 constexpr double kWorthMore = 5e-3;     ///< still so far off, the thorough search pays
 constexpr double kRoundMustWin = 1e-6;  ///< or another round is not worth it
 
@@ -29,7 +30,7 @@ MeanSearch::MeanSearch(std::span<const double> loads, const SpeedModels& speeds,
   targets_.reserve(speeds.size());
   for (const auto& curve : speeds) {
     // the bound lies just below the times that are possible: where a curve is flat, a step below
-    targets_.push_back(std::min(curve.tokens_within(bound_us_ * (1.0 + kSettled)), all));
+    targets_.push_back(std::min(curve.tokens_within(bound_us_ * (1.0 + kJustAbove)), all));
   }
 }
 

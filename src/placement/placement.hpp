@@ -75,6 +75,9 @@ void check_placement(const Placement& placement, int experts);
 double lower_bound_us(std::span<const double> loads, const SpeedModels& speeds,
                       int slots_per_device);
 
+/// The same for every layer of a problem, the mean over the steps of its trace; [layers].
+std::vector<double> lower_bounds(const Problem& problem, int slots_per_device);
+
 /// Experts that lie on a device in `to` but not in `from`, over all layers.
 struct Move {
   int layer = 0;

@@ -45,14 +45,20 @@ std::span<const Policy> policies() {
              .assign = assign_gem_like},
       Policy{.name = "harmoeny",
              .help = "per step: tokens shifted to the emptiest device (HarMoEny)",
-             .plan_step = plan_harmoeny},
+             .plan_step = plan_harmoeny,
+             .from_home = true},
       Policy{.name = "harmoeny_speed",
              .help = "harmoeny to targets by speed instead of the mean",
-             .plan_step = plan_harmoeny_speed},
+             .plan_step = plan_harmoeny_speed,
+             .from_home = true},
       Policy{.name = "minmax",
              .help = "smallest time of the slowest device, with replicas and their shares",
              .assign = assign_minmax,
              .keeps_budget = true},
+      Policy{
+          .name = "oracle",
+          .help = "per step: minmax with the step's own loads, the floor for all placed in advance",
+          .plan_step = plan_oracle},
   };
   return all;
 }

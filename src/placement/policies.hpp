@@ -77,7 +77,15 @@ Placement plan_harmoeny(const Problem& step);
 /// The same with f_d⁻¹(t*) (targets.hpp) in place of the mean: shares by speed. Ours.
 Placement plan_harmoeny_speed(const Problem& step);
 
-/// minmax
+/// Ours: the sum over steps of the slowest device's time, with every device's whole speed curve,
+/// replicas cut and placed for it and their shares set by speed. mean_search.hpp says how one load
+/// is placed near its bound, trace_search.hpp how a trace is; with both, the trace search begins at
+/// the better of two placements, one for the mean loads and one with replicas for the experts'
+/// peaks. Keeps to Problem::receive_budget; plans for even shares where Problem::even_shares says
+/// so.
 void assign_minmax(const LayerProblem& problem, LayerSlots slots);
+
+/// minmax for the one step of the problem: what no placement made in advance can expect to beat.
+Placement plan_oracle(const Problem& step);
 
 }  // namespace moevar::placement

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "base/tensor.hpp"
 #include "placement/speed_model.hpp"
@@ -33,6 +34,9 @@ struct Problem {
   /// Most experts that a device may receive in a layer against `from`; < 0: any number. Policies
   /// that cannot keep to it are refused.
   int receive_budget = -1;
+
+  /// [layers]: lower_bounds() of this problem, where it is known already.
+  const std::vector<double>* lower_bound_us = nullptr;
 
   [[nodiscard]] int layers() const noexcept { return static_cast<int>(mean_loads.extent(0)); }
   [[nodiscard]] int experts() const noexcept { return static_cast<int>(mean_loads.extent(1)); }

@@ -18,11 +18,15 @@ constexpr auto kKept = "kept";
 
 std::size_t size_of(int value) { return static_cast<std::size_t>(value); }
 
-/// The last `steps` steps, as policies take them.
-Tensor<double, 3> latest(const workload::Loads& loads, int steps) {
-  const std::size_t count = std::min(size_of(steps), loads.extent(0));
+/// `steps` of the steps, spread evenly, as policies take them: bursts last several steps, so
+/// neighbours tell less.
+Tensor<double, 3> spread(const workload::Loads& loads, int steps) {
+  const std::size_t all = loads.extent(0);
+  const std::size_t count = std::min(size_of(steps), all);
   Tensor<double, 3> trace({count, loads.extent(1), loads.extent(2)});
-  std::ranges::copy(loads.flat().last(trace.size()), trace.flat().begin());
+  for (std::size_t i = 0; i < count; ++i) {
+    std::ranges::copy(loads.row((2 * i + 1) * all / (2 * count)), trace.row(i).begin());
+  }
   return trace;
 }
 
@@ -76,6 +80,7 @@ double Placer::range_of_models(const Matrix<double>& mean_loads, int slots) cons
 void Placer::profile(Backend& backend, const Matrix<double>& mean_loads) {
   const int slots = slots_per_device(static_cast<int>(backend.fleet().size()));
   speeds_ = backend.profile(slots, range_of_models(mean_loads, slots), {});
+  ++profiles_;
 }
 
 /// Of the devices that left their models alone.
@@ -94,6 +99,7 @@ void Placer::profile_again(Backend& backend, const Plan& plan, const Matrix<doub
   for (std::size_t i = 0; i < devices.size(); ++i) {
     speeds_[size_of(devices[i])] = std::move(curves[i]);
   }
+  ++profiles_;
 }
 
 std::string Placer::reason_to_solve(const placement::Policy& policy, const Plan& plan) const {
@@ -119,23 +125,36 @@ std::string Placer::reason_to_solve(const placement::Policy& policy, const Plan&
   return reason.empty() ? kKept : reason;
 }
 
+const std::vector<double>& Placer::bounds(const placement::Problem& problem,
+                                          const study::PhaseSpec& phase) {
+  const std::array key{phase.devices, phase.repeat + 1, profiles_};
+  if (bounds_of_ != key) {
+    bounds_ = placement::lower_bounds(problem, problem.slots_per_device);
+    bounds_of_ = key;
+  }
+  return bounds_;
+}
+
 std::vector<placement::Placement> Placer::solve(const placement::Policy& policy,
                                                 const study::PhaseSpec& phase,
-                                                const PhaseLoads& loads, const Plan& before) const {
+                                                const PhaseLoads& loads, const Plan& before) {
   std::vector<placement::Placement> placements;
   mpi::on_root(comm_, [&] {
     const auto trace = policy.per_step()
-                           ? latest(loads.measured, static_cast<int>(loads.measured.extent(0)))
-                           : latest(loads.planned, study_.placement.trace_steps);
+                           ? spread(loads.measured, static_cast<int>(loads.measured.extent(0)))
+                           : spread(loads.planned, study_.placement.trace_steps);
     const bool from = !policy.per_step() && !before.placements.empty();
-    placements =
-        placement::solve_steps(policy, {.mean_loads = loads.mean,
-                                        .speeds = speeds_,
-                                        .devices = phase.devices,
-                                        .slots_per_device = slots_per_device(phase.devices),
-                                        .seed = study_.seed,
-                                        .trace = &trace,
-                                        .from = from ? &before.placements.front() : nullptr});
+    placement::Problem problem{.mean_loads = loads.mean,
+                               .speeds = speeds_,
+                               .devices = phase.devices,
+                               .slots_per_device = slots_per_device(phase.devices),
+                               .seed = study_.seed,
+                               .trace = &trace,
+                               .from = from ? &before.placements.front() : nullptr};
+    if (!policy.per_step()) {
+      problem.lower_bound_us = &bounds(problem, phase);
+    }
+    placements = placement::solve_steps(policy, problem);
     for (const auto& placement : placements) {
       placement::check_placement(placement, study_.model.experts);
     }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <map>
 #include <optional>
 #include <span>
@@ -73,10 +74,12 @@ class Placer {
   [[nodiscard]] std::string reason_to_solve(const placement::Policy& policy,
                                             const Plan& plan) const;
   void profile_again(Backend& backend, const Plan& plan, const Matrix<double>& mean_loads);
+  [[nodiscard]] const std::vector<double>& bounds(const placement::Problem& problem,
+                                                  const study::PhaseSpec& phase);
   [[nodiscard]] std::vector<placement::Placement> solve(const placement::Policy& policy,
                                                         const study::PhaseSpec& phase,
                                                         const PhaseLoads& loads,
-                                                        const Plan& before) const;
+                                                        const Plan& before);
   void share(std::vector<placement::Placement>& placements, const study::PhaseSpec& phase,
              std::size_t count, std::size_t layers) const;
   void start_watch(Plan& plan, const PhaseLoads& loads, DeviceRange mine) const;
@@ -87,6 +90,11 @@ class Placer {
   const mpi::Communicator& comm_;
   const study::Study& study_;
   placement::SpeedModels speeds_;
+  int profiles_ = 0;  ///< how often speeds_ has changed
+  /// Bounds are the same for all policies of a repeat: rank 0 keeps the last, by fleet size, repeat
+  /// and profiles_.
+  std::array<int, 3> bounds_of_{};
+  std::vector<double> bounds_;
   std::map<std::pair<int, std::string>, Plan> plans_;
 };
 
