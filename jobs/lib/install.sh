@@ -7,7 +7,7 @@ BUILD_PACKAGES=(
 )
 TEST_PACKAGES=(
   libgtest-dev libbenchmark-dev libhdf5-openmpi-dev hdf5-tools
-  clang clang-format clang-tidy python3 python3-h5py python3-numpy
+  clang clang-format clang-tidy python3 python3-h5py python3-numpy python3-scipy
 )
 
 # install_missing PACKAGE... : asks the network only when something is missing
