@@ -166,7 +166,7 @@ bool Descent::chain(std::size_t a) {
   return false;
 }
 
-void Descent::run(int effort) {
+void Descent::run(Effort effort) {
   constexpr int kMostRounds = 4000;
   constexpr std::size_t kWidestPairs = 24;  // beyond, single exchanges are fine enough
   for (int round = 0; round < kMostRounds; ++round) {
@@ -176,11 +176,11 @@ void Descent::run(int effort) {
     }
     const double limit_us = packing_.time_us(a) * (1.0 - kGain);
     Exchange best;
-    const bool pairs = effort >= kThorough && packing_.width() <= kWidestPairs;
+    const bool pairs = effort == Effort::thorough && packing_.width() <= kWidestPairs;
     if (best_exchange(a, a, 1, limit_us, best) ||
         (pairs && best_exchange(a, a, 2, limit_us, best))) {
       apply(a, best);
-    } else if (effort < kThorough || !chain(a)) {
+    } else if (effort == Effort::single || !chain(a)) {
       return;
     }
   }

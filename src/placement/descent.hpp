@@ -16,12 +16,12 @@ class Descent {
   /// Keeps a reference to `packing`. Stops once the slowest device is within `enough_us`.
   Descent(Packing& packing, double enough_us) : packing_(packing), enough_us_(enough_us) {}
 
-  /// Exchanges of one piece for one: quick.
-  static constexpr int kSingle = 1;
-  /// Also of two for two, and chains over three devices.
-  static constexpr int kThorough = 2;
+  enum class Effort {
+    single,   ///< exchanges of one piece for one
+    thorough  ///< also of two for two, and chains over three devices
+  };
   /// Until no exchange helps.
-  void run(int effort);
+  void run(Effort effort);
 
  private:
   /// One or two pieces of a device.

@@ -4,7 +4,6 @@
 #include <functional>
 #include <numeric>
 
-#include "placement/descent.hpp"
 #include "placement/placement.hpp"
 #include "placement/replicas.hpp"
 
@@ -13,7 +12,6 @@ namespace moevar::placement {
 namespace {
 
 // relative to the bound
-constexpr double kEnough = 2e-5;        ///< near enough to stop
 constexpr double kSettled = 1e-9;       ///< at the target, but for rounding
 constexpr double kJustAbove = 4e-9;     ///< beyond what the bound leaves open
 constexpr double kWorthMore = 5e-3;     ///< still so far off, the thorough search pays
@@ -68,14 +66,16 @@ std::vector<std::size_t> MeanSearch::room_for(std::size_t pieces) const {
   return room;
 }
 
-void MeanSearch::descend(int effort) { Descent(packing_, bound_us_ * (1.0 + kEnough)).run(effort); }
+void MeanSearch::descend(Descent::Effort effort, double enough) {
+  Descent(packing_, bound_us_ * (1.0 + enough)).run(effort);
+}
 
 void MeanSearch::place() {
   const auto pieces = cut();
   packing_.fill(pieces, targets_, room_for(pieces.size()));
   packing_.merge_twins();
   if (packing_.devices() * packing_.width() == pieces.size()) {
-    descend(Descent::kThorough);
+    descend(Descent::Effort::thorough);
   } else {
     spend_and_descend();
   }
@@ -83,17 +83,17 @@ void MeanSearch::place() {
 
 void MeanSearch::spend_and_descend() {
   constexpr int kMostRounds = 4;
-  descend(Descent::kSingle);
+  descend(Descent::Effort::single);
   for (int round = 0; round < kMostRounds; ++round) {
     const double before_us = packing_.slowest_us();
     spend_blanks();
-    descend(Descent::kSingle);
+    descend(Descent::Effort::single);
     if (packing_.slowest_us() > before_us * (1.0 - kRoundMustWin)) {
       break;
     }
   }
   if (packing_.slowest_us() > bound_us_ * (1.0 + kWorthMore)) {
-    descend(Descent::kThorough);
+    descend(Descent::Effort::thorough);
   }
 }
 
@@ -123,13 +123,13 @@ void MeanSearch::improve(std::span<const std::int32_t> expert_of_slot, const Rec
   packing_.limit(budget);
   packing_.lay(pieces);
   if (even_shares || expert_of_slot.size() == loads_.size()) {
-    descend(Descent::kThorough);
+    descend(Descent::Effort::thorough);
   } else {
     spend_and_descend();
   }
 }
 
-void MeanSearch::place_evenly() {
+void MeanSearch::place_evenly(double enough) {
   const auto copies =
       copies_for(loads_, static_cast<int>(packing_.devices()), static_cast<int>(packing_.width()));
   std::vector<Piece> pieces;
@@ -138,7 +138,7 @@ void MeanSearch::place_evenly() {
     pieces.push_back({copy.load, copy.expert});
   }
   packing_.fill(pieces, targets_, std::vector(packing_.devices(), packing_.width()));
-  descend(Descent::kThorough);
+  descend(Descent::Effort::thorough, enough);
 }
 
 double MeanSearch::surplus(std::size_t device) const {

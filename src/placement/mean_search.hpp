@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include "placement/descent.hpp"
 #include "placement/packing.hpp"
 #include "placement/problem.hpp"
 
@@ -19,13 +20,16 @@ namespace moevar::placement {
 /// a device is enough to bring all to their targets (McNaughton's wrap-around rule, with slots).
 class MeanSearch {
  public:
+  static constexpr double kEnough = 2e-5;  ///< relative to the bound: as near as makes a difference
+
   /// `loads` is [experts], tokens; it and `speeds` outlive the search.
   MeanSearch(std::span<const double> loads, const SpeedModels& speeds, int slots_per_device);
 
   /// Replicas share as they like.
   void place();
-  /// Replicas share evenly: EPLB's copies, then exchanges.
-  void place_evenly();
+  /// Replicas share evenly: EPLB's copies, then exchanges, until the slowest device is within
+  /// `enough` of the bound (relative).
+  void place_evenly(double enough = kEnough);
 
   /// From where experts lie now ([slots]), without a device receiving more than the budget allows,
   /// which outlives the search. Replicas that the loads don't need give up their tokens first.
@@ -48,7 +52,7 @@ class MeanSearch {
   [[nodiscard]] std::vector<Piece> cut() const;
   [[nodiscard]] std::vector<std::size_t> room_for(std::size_t pieces) const;
   void spend_and_descend();
-  void descend(int effort);
+  void descend(Descent::Effort effort, double enough = kEnough);
   void spend_blanks();
   [[nodiscard]] double surplus(std::size_t device) const;
   [[nodiscard]] std::size_t lightest_for(std::size_t device, std::size_t from) const;

@@ -13,7 +13,7 @@ namespace moevar::placement {
 namespace {
 
 /// Exchanges that the search on a trace looks at in a layer.
-constexpr std::size_t kSearchBudget = 250'000;
+constexpr std::size_t kSearchBudget = 150'000;
 
 void place_by_mean(const LayerProblem& problem, LayerSlots slots) {
   MeanSearch search(problem.loads(), problem.speeds(), problem.slots_per_device());
@@ -35,7 +35,8 @@ void place_by_peaks(const LayerProblem& problem, LayerSlots slots) {
                            [](double a, double b) { return std::max(a, b); });
   }
   MeanSearch search(peaks, problem.speeds(), problem.slots_per_device());
-  search.place_evenly();
+  constexpr double kFirstGuess = 2e-5;  // the search on the trace goes on from there
+  search.place_evenly(kFirstGuess);
   search.write_evenly(slots);
 }
 

@@ -30,7 +30,10 @@ StepTimes::StepTimes(const LayerProblem& problem, LayerSlots slots)
   for (std::size_t d = 0; d < devices_; ++d) {
     add_up(d);
   }
-  rank();
+  for (std::size_t t = 0; t < steps_; ++t) {
+    rank(t);
+  }
+  sum_up();
 }
 
 bool StepTimes::holds(std::size_t device, std::int32_t expert) const noexcept {
@@ -68,7 +71,7 @@ void StepTimes::exchange(std::size_t slot_a, std::size_t slot_b) {
     fill_slot(slot);
     add_up(slot / width_);
   }
-  rank();
+  rank_after(slot_a / width_, slot_b / width_);
 }
 
 void StepTimes::shift(std::size_t from, std::size_t to, double share) {
@@ -78,7 +81,7 @@ void StepTimes::shift(std::size_t from, std::size_t to, double share) {
     fill_slot(slot);
     add_up(slot / width_);
   }
-  rank();
+  rank_after(from / width_, to / width_);
 }
 
 void StepTimes::fill_slot(std::size_t slot) {
@@ -101,31 +104,42 @@ void StepTimes::add_up(std::size_t device) {
   }
 }
 
-void StepTimes::rank() {
-  for (auto& top : top_) {
-    top.time_us.fill(0.0);
-    top.device.fill(devices_);
-  }
+void StepTimes::rank(std::size_t step) {
+  auto& top = top_[step];
+  top.time_us.fill(0.0);
+  top.device.fill(devices_);
   for (std::size_t d = 0; d < devices_; ++d) {
-    const auto times = device_us(d);
-    for (std::size_t t = 0; t < steps_; ++t) {
-      auto& top = top_[t];
-      if (times[t] <= top.time_us[kTop - 1]) {
-        continue;
-      }
-      std::size_t k = kTop - 1;
-      for (; k > 0 && times[t] > top.time_us[k - 1]; --k) {
-        top.time_us[k] = top.time_us[k - 1];
-        top.device[k] = top.device[k - 1];
-      }
-      top.time_us[k] = times[t];
-      top.device[k] = d;
+    const double time = time_us_[d * steps_ + step];
+    if (time <= top.time_us[kTop - 1]) {
+      continue;
     }
+    std::size_t k = kTop - 1;
+    for (; k > 0 && time > top.time_us[k - 1]; --k) {
+      top.time_us[k] = top.time_us[k - 1];
+      top.device[k] = top.device[k - 1];
+    }
+    top.time_us[k] = time;
+    top.device[k] = d;
   }
-  total_us_ = 0.0;
-  std::ranges::fill(reach_us_, 0.0);
+}
+
+/// Only where one of two changed devices was or is among the slowest.
+void StepTimes::rank_after(std::size_t a, std::size_t b) {
   for (std::size_t t = 0; t < steps_; ++t) {
     const auto& top = top_[t];
+    const bool was =
+        std::ranges::any_of(top.device, [&](std::size_t d) { return d == a || d == b; });
+    if (was || std::max(time_us_[a * steps_ + t], time_us_[b * steps_ + t]) >= top.time_us.back()) {
+      rank(t);
+    }
+  }
+  sum_up();
+}
+
+void StepTimes::sum_up() {
+  total_us_ = 0.0;
+  std::ranges::fill(reach_us_, 0.0);
+  for (const auto& top : top_) {
     total_us_ += top.time_us[0];
     if (top.device[0] < devices_) {
       reach_us_[top.device[0]] += top.time_us[0] - top.time_us[1];

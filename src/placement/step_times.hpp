@@ -62,7 +62,9 @@ class StepTimes {
 
   void fill_slot(std::size_t slot);
   void add_up(std::size_t device);
-  void rank();
+  void rank(std::size_t step);
+  void rank_after(std::size_t a, std::size_t b);
+  void sum_up();
 
   const LayerProblem& problem_;
   LayerSlots slots_;

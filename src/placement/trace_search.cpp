@@ -25,6 +25,8 @@ TraceSearch::TraceSearch(const LayerProblem& problem, StepTimes& times, const Re
       time_us_(times.devices() * blocks_),
       slope_(times.devices() * blocks_),
       others_(blocks_),
+      left_(blocks_),
+      right_(blocks_),
       change_(times.steps()) {
   const std::size_t slots = times.slots().expert.size();
   for (std::size_t slot = 0; slot < slots; ++slot) {
@@ -64,17 +66,25 @@ void TraceSearch::load_others(std::size_t a, std::size_t b) {
   }
 }
 
-float TraceSearch::total_after(std::size_t a, std::size_t b, const Lanes* give, const Lanes* take,
-                               float part) const noexcept {
+void TraceSearch::hand_over(std::size_t a, std::size_t b, const Lanes* give, float part) noexcept {
+  for (std::size_t k = 0; k < blocks_; ++k) {
+    const Lanes tokens = part * give[k];
+    left_[k] = time_us_[a * blocks_ + k] - slope_[a * blocks_ + k] * tokens;
+    right_[k] = time_us_[b * blocks_ + k] + slope_[b * blocks_ + k] * tokens;
+  }
+}
+
+float TraceSearch::total_after(std::size_t a, std::size_t b, const Lanes* take) const noexcept {
+  const Lanes* slope_a = &slope_[a * blocks_];
+  const Lanes* slope_b = &slope_[b * blocks_];
   Lanes sum{};
   for (std::size_t k = 0; k < blocks_; ++k) {
-    const Lanes moved = part * (give[k] - take[k]);
-    const Lanes left = time_us_[a * blocks_ + k] - slope_[a * blocks_ + k] * moved;
-    const Lanes right = time_us_[b * blocks_ + k] + slope_[b * blocks_ + k] * moved;
+    const Lanes left = left_[k] + slope_a[k] * take[k];
+    const Lanes right = right_[k] - slope_b[k] * take[k];
     const Lanes slower = left > right ? left : right;
     sum += slower > others_[k] ? slower : others_[k];
   }
-  return ((sum[0] + sum[4]) + (sum[1] + sum[5])) + ((sum[2] + sum[6]) + (sum[3] + sum[7]));
+  return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 }
 
 /// Whether the slot's device may take an expert in its place.
@@ -115,8 +125,9 @@ bool TraceSearch::exchange_with(std::size_t a, std::size_t b) {
   std::size_t slot_b = 0;
   bool found = false;
   for (std::size_t i = a * width; i < (a + 1) * width; ++i) {
+    hand_over(a, b, &tokens_[i * blocks_], 1.0F);
     for (std::size_t j = b * width; j < (b + 1) * width; ++j) {
-      const float after = total_after(a, b, &tokens_[i * blocks_], &tokens_[j * blocks_], 1.0F);
+      const float after = total_after(a, b, &tokens_[j * blocks_]);
       if (after < best && may_exchange(i, j)) {
         best = after;
         slot_a = i;
@@ -156,8 +167,8 @@ bool TraceSearch::shift_to(std::size_t a, std::size_t b) {
       }
       load_others(a, b);
       for (const double part : kParts) {
-        const float after =
-            total_after(a, b, &tokens_[i * blocks_], nothing, static_cast<float>(part));
+        hand_over(a, b, &tokens_[i * blocks_], static_cast<float>(part));
+        const float after = total_after(a, b, nothing);
         if (after < best) {
           best = after;
           best_share = part * slots.share[i];
@@ -181,36 +192,59 @@ bool TraceSearch::shift_to(std::size_t a, std::size_t b) {
   return true;
 }
 
-/// Whatever makes device a faster in the steps where it is the slowest.
-bool TraceSearch::relieve(std::size_t a) {
+bool TraceSearch::in_vain(std::size_t a, std::size_t b) const {
+  return !tried_.empty() && tried_[a * changed_.size() + b] > std::max(changed_[a], changed_[b]);
+}
+
+/// Whatever makes device a faster in the steps where it is the slowest; with `all` also exchanges
+/// that were in vain before.
+bool TraceSearch::relieve(std::size_t a, bool all) {
   const bool shifts = replicas_ && !problem_.options().even_shares;
   bool any = false;
   for (std::size_t b = 0; b < times_.devices(); ++b) {
-    if (b == a || times_.within_reach_us(a) <= kGain * times_.total_us()) {
+    if (b == a || times_.within_reach_us(a) <= kGain * times_.total_us() ||
+        (!all && in_vain(a, b))) {
       continue;
     }
-    any = (shifts && shift_to(a, b)) || any;
-    any = exchange_with(a, b) || any;
+    const bool shifted = shifts && shift_to(a, b);
+    const bool exchanged = exchange_with(a, b);
+    if (shifted || exchanged) {
+      ++moves_;
+      changed_[a] = moves_;
+      changed_[b] = moves_;
+      any = true;
+    } else if (!tried_.empty()) {
+      tried_[a * changed_.size() + b] = moves_ + 1;
+    }
+  }
+  return any;
+}
+
+bool TraceSearch::pass(std::size_t budget, bool all) {
+  std::vector<std::size_t> order(times_.devices());
+  std::vector<double> reach(times_.devices());
+  for (std::size_t d = 0; d < order.size(); ++d) {
+    order[d] = d;
+    reach[d] = times_.within_reach_us(d);
+  }
+  std::ranges::stable_sort(order, std::greater<>{}, [&](std::size_t d) { return reach[d]; });
+  bool any = false;
+  for (const auto a : order) {
+    if (looked_at_ < budget && times_.within_reach_us(a) > kGain * times_.total_us()) {
+      any = relieve(a, all) || any;
+    }
   }
   return any;
 }
 
 void TraceSearch::run(std::size_t budget) {
-  std::vector<std::size_t> order(times_.devices());
-  std::vector<double> reach(times_.devices());
-  bool any = true;
-  while (any && looked_at_ < budget) {
-    any = false;
-    for (std::size_t d = 0; d < order.size(); ++d) {
-      order[d] = d;
-      reach[d] = times_.within_reach_us(d);
-    }
-    std::ranges::stable_sort(order, std::greater<>{}, [&](std::size_t d) { return reach[d]; });
-    for (const auto a : order) {
-      if (looked_at_ < budget && times_.within_reach_us(a) > kGain * times_.total_us()) {
-        any = relieve(a) || any;
-      }
-    }
+  constexpr std::size_t kMostRemembered = 1024;  // devices: a table of 8 MiB
+  changed_.assign(times_.devices(), 0);
+  if (times_.devices() <= kMostRemembered) {
+    tried_.assign(times_.devices() * times_.devices(), 0);
+  }
+  // what others did may have made room: in the end all are asked once more
+  while (looked_at_ < budget && (pass(budget, false) || pass(budget, true))) {
   }
 }
 

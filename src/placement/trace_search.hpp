@@ -25,10 +25,12 @@ class TraceSearch {
 
  private:
   // single precision in lanes of a fixed number: the same sums on every machine
-  static constexpr std::size_t kLanes = 8;
+  static constexpr std::size_t kLanes = 4;
   using Lanes = float __attribute__((vector_size(kLanes * sizeof(float))));
 
-  bool relieve(std::size_t a);
+  bool relieve(std::size_t a, bool all);
+  bool pass(std::size_t budget, bool all);
+  [[nodiscard]] bool in_vain(std::size_t a, std::size_t b) const;
   bool exchange_with(std::size_t a, std::size_t b);
   bool shift_to(std::size_t a, std::size_t b);
   [[nodiscard]] bool may_exchange(std::size_t slot_a, std::size_t slot_b) const;
@@ -38,10 +40,11 @@ class TraceSearch {
   void load_slot(std::size_t slot);
   void load_device(std::size_t device);
   void load_others(std::size_t a, std::size_t b);
-  /// The total after `part` of `give` less `take` ([blocks]) has gone from a to b, each device's
-  /// time as a line around its present tokens.
-  [[nodiscard]] float total_after(std::size_t a, std::size_t b, const Lanes* give,
-                                  const Lanes* take, float part) const noexcept;
+  /// Sets left_ and right_: the times of a and b, each a line around its present tokens, after
+  /// `part` of the tokens `give` ([blocks]) has gone from a to b.
+  void hand_over(std::size_t a, std::size_t b, const Lanes* give, float part) noexcept;
+  /// The total after that and after `take` has come back.
+  [[nodiscard]] float total_after(std::size_t a, std::size_t b, const Lanes* take) const noexcept;
 
   const LayerProblem& problem_;
   StepTimes& times_;
@@ -52,8 +55,14 @@ class TraceSearch {
   std::vector<Lanes> time_us_;  ///< [devices][blocks]
   std::vector<Lanes> slope_;    ///< [devices][blocks], µs per token around the present tokens
   std::vector<Lanes> others_;   ///< [blocks], the slowest of all but the two at hand
+  std::vector<Lanes> left_;     ///< [blocks]
+  std::vector<Lanes> right_;    ///< [blocks]
   std::vector<double> change_;  ///< [steps]
   std::size_t looked_at_ = 0;
+  // a pair of devices that had nothing to exchange is left alone until one of both changes
+  std::size_t moves_ = 1;
+  std::vector<std::size_t> changed_;  ///< [devices], move that changed it last
+  std::vector<std::size_t> tried_;    ///< [devices][devices], move before which it was in vain
 };
 
 }  // namespace moevar::placement
