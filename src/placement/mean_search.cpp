@@ -13,7 +13,7 @@ namespace {
 
 // relative to the bound
 constexpr double kSettled = 1e-9;       ///< at the target, but for rounding
-constexpr double kJustAbove = 4e-9;     ///< beyond what the bound leaves open
+constexpr double kJustAbove = 4e-9;     ///< more than kSlotPrecision in lower_bound.cpp
 constexpr double kWorthMore = 5e-3;     ///< still so far off, the thorough search pays
 constexpr double kRoundMustWin = 1e-6;  ///< or another round is not worth it
 
@@ -46,7 +46,7 @@ std::vector<Piece> MeanSearch::cut() const {
     pieces.insert(pieces.end(), count,
                   {loads_[e] / static_cast<double>(count), static_cast<std::int32_t>(e)});
   }
-  // the bound allows no more than there are slots
+  // no more than there are slots, since the bound allows for the targets
   std::ranges::sort(pieces, before);
   return pieces;
 }
@@ -74,7 +74,7 @@ void MeanSearch::place() {
   const auto pieces = cut();
   packing_.fill(pieces, targets_, room_for(pieces.size()));
   packing_.merge_twins();
-  if (packing_.devices() * packing_.width() == pieces.size()) {
+  if (packing_.devices() * packing_.width() == loads_.size()) {
     descend(Descent::Effort::thorough);
   } else {
     spend_and_descend();
@@ -297,12 +297,16 @@ void MeanSearch::write(LayerSlots slots) const {
       continue;
     }
     const auto filled = slots.expert.subspan(device * packing_.width(), slot % packing_.width());
-    const auto spare = std::ranges::find_if(falling, [&](std::size_t e) {
-      const auto expert = static_cast<std::int32_t>(e);
-      return std::ranges::find(filled, expert) == filled.end() &&
-             (budget_ == nullptr || !budget_->is_new(device, expert));
+    const auto may_lie = [&](std::size_t e) {
+      return budget_ == nullptr || !budget_->is_new(device, static_cast<std::int32_t>(e));
+    };
+    auto spare = std::ranges::find_if(falling, [&](std::size_t e) {
+      return may_lie(e) && std::ranges::find(filled, static_cast<std::int32_t>(e)) == filled.end();
     });
-    slots.expert[slot] = static_cast<std::int32_t>(spare == falling.end() ? 0 : *spare);
+    if (spare == falling.end()) {  // all that may lie there does: once more
+      spare = std::ranges::find_if(falling, may_lie);
+    }
+    slots.expert[slot] = static_cast<std::int32_t>(*spare);
     slots.share[slot] = 0.0;
   }
 }

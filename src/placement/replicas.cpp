@@ -72,12 +72,9 @@ void separate_replicas(int slots_per_device, std::span<std::int32_t> expert_of_s
   const auto on_device = [&](std::size_t device, std::int32_t expert) {
     return std::ranges::count(expert_of_slot.subspan(device * width, width), expert);
   };
-  for (std::size_t slot = 0; slot < expert_of_slot.size(); ++slot) {
+  const auto separate = [&](std::size_t slot) {
     const auto expert = expert_of_slot[slot];
     const std::size_t device = slot / width;
-    if (on_device(device, expert) < 2) {
-      continue;
-    }
     std::size_t best = slot;
     for (std::size_t other = 0; other < expert_of_slot.size(); ++other) {
       const std::size_t there = other / width;
@@ -92,6 +89,17 @@ void separate_replicas(int slots_per_device, std::span<std::int32_t> expert_of_s
     }
     std::swap(expert_of_slot[slot], expert_of_slot[best]);
     std::swap(load_of_slot[slot], load_of_slot[best]);
+    return best != slot;
+  };
+  // an exchange may make room for another; each leaves fewer doubled than before
+  bool any = true;
+  while (any) {
+    any = false;
+    for (std::size_t slot = 0; slot < expert_of_slot.size(); ++slot) {
+      if (on_device(slot / width, expert_of_slot[slot]) > 1) {
+        any = separate(slot) || any;
+      }
+    }
   }
 }
 

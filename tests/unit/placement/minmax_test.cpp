@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdio>
 #include <limits>
@@ -168,6 +169,149 @@ TEST(LowerBound, NoPlacementWithReplicasAndSharesBeatsIt) {
     }
   }
   EXPECT_EQ(placements, 4000);
+}
+
+/// The least time for experts in given slots, with shares at will: within T the loads of any set of
+/// experts fit the caps of the devices that hold one of them (Hall's condition for flows).
+double best_shares_us(std::span<const double> loads, const SpeedModels& speeds,
+                      const std::vector<unsigned>& experts_on) {
+  const auto fits = [&](double time_us) {
+    for (unsigned set = 1; set < 1U << loads.size(); ++set) {
+      double load = 0.0;
+      double cap = 0.0;
+      for (std::size_t e = 0; e < loads.size(); ++e) {
+        load += (set >> e & 1U) != 0 ? loads[e] : 0.0;
+      }
+      for (std::size_t d = 0; d < speeds.size(); ++d) {
+        cap += (experts_on[d] & set) != 0 ? speeds[d].tokens_within(time_us) : 0.0;
+      }
+      if (load > cap * (1 + 1e-12)) {
+        return false;
+      }
+    }
+    return true;
+  };
+  double low = 0.0;
+  double high = 1.0;
+  while (!fits(high)) {
+    high *= 2.0;
+  }
+  for (int i = 0; i < 60; ++i) {
+    (fits(0.5 * (low + high)) ? high : low) = 0.5 * (low + high);
+  }
+  return high;
+}
+
+/// The best of all placements of `loads` with `width` slots a device, replicas and shares at will.
+double exhaustive_with_replicas_us(std::span<const double> loads, const SpeedModels& speeds,
+                                   int width) {
+  const unsigned all = 1U << loads.size();
+  double best = std::numeric_limits<double>::infinity();
+  std::vector<unsigned> on(speeds.size(), 0);
+  const auto try_device = [&](const auto& self, std::size_t device, unsigned placed) -> void {
+    if (device == speeds.size()) {
+      if (placed == all - 1) {
+        best = std::min(best, best_shares_us(loads, speeds, on));
+      }
+      return;
+    }
+    for (unsigned set = 1; set < all; ++set) {
+      if (std::popcount(set) <= width) {
+        on[device] = set;
+        self(self, device + 1, placed | set);
+      }
+    }
+  };
+  try_device(try_device, 0, 0);
+  return best;
+}
+
+TEST(LowerBound, IsNeverAboveTheBestOfAllSmallPlacementsWithReplicas) {
+  struct Shape {
+    int devices;
+    int width;
+    std::size_t experts;
+  };
+  for (const auto& shape : {Shape{3, 2, 4}, Shape{3, 2, 5}, Shape{4, 1, 3}, Shape{2, 3, 4}}) {
+    double bound_sum = 0.0;
+    double minmax_sum = 0.0;
+    constexpr int kCases = 40;
+    for (std::uint64_t seed = 0; seed < kCases; ++seed) {
+      const auto loads = random_loads(1, shape.experts, seed);
+      SpeedModels speeds;
+      for (std::uint64_t d = 0; d < static_cast<std::uint64_t>(shape.devices); ++d) {
+        const double slow = 1.0 + 0.5 * RandomKey(seed)[d].uniform();
+        // proportional; with a fixed cost; a staircase
+        speeds.push_back(seed % 3 == 0   ? SpeedCurve({1.0}, {slow})
+                         : seed % 3 == 1 ? SpeedCurve({1.0, 1000.0}, {30.0 * slow, 530.0 * slow})
+                                         : SpeedCurve({1.0, 200.0, 201.0, 400.0, 401.0, 4000.0},
+                                                      {50 * slow, 50 * slow, 100 * slow, 100 * slow,
+                                                       150 * slow, 1500 * slow}));
+      }
+      const double best = exhaustive_with_replicas_us(loads.row(0), speeds, shape.width);
+      const double bound = lower_bound_us(loads.row(0), speeds, shape.width);
+      EXPECT_LE(bound, best * (1 + 1e-9)) << shape.devices << " x " << shape.width << ", " << seed;
+      const auto p = solve(find_policy("minmax"), {loads, speeds, shape.devices, shape.width});
+      EXPECT_GE(p.predicted_us[0], best * (1 - 1e-9));
+      bound_sum += bound / best / kCases;
+      minmax_sum += p.predicted_us[0] / best / kCases;
+    }
+    std::printf("%zu experts on %d x %d: bound / best %.4f, minmax / best %.4f\n", shape.experts,
+                shape.devices, shape.width, bound_sum, minmax_sum);
+    EXPECT_GE(bound_sum, 0.93);   // it says something
+    EXPECT_LE(minmax_sum, 1.03);  // a search, and few pieces to exchange
+  }
+}
+
+TEST(Minmax, SharesBySpeedWhereReplicasFillAllSlots) {
+  Matrix<double> loads({1, 1}, 600.0);
+  const SpeedModels speeds{SpeedCurve({1.0}, {1.0}), SpeedCurve({1.0}, {2.0}),
+                           SpeedCurve({1.0}, {3.0})};
+  const auto p = solve(find_policy("minmax"), {loads, speeds, 3, 1});
+  EXPECT_NEAR(p.predicted_us[0], 600.0 / (1 + 1 / 2.0 + 1 / 3.0), 0.01);
+}
+
+TEST(Minmax, KeepsABudgetFromAPlacementWithTwins) {
+  const auto speeds = spread_speeds(6, 0.3);
+  int twins = 0;
+  for (std::uint64_t seed = 0; seed < 50; ++seed) {
+    const auto from_loads = random_loads(2, 12, seed);
+    const auto from = solve(find_policy("eplb"), {from_loads, speeds, 6, 4});
+    for (int layer = 0; layer < 2; ++layer) {
+      for (int d = 0; d < 6; ++d) {
+        std::vector<std::int32_t> on;
+        for (int s = 0; s < 4; ++s) {
+          on.push_back(from.expert_of_slot(layer, d * 4 + s));
+        }
+        std::ranges::sort(on);
+        twins += std::ranges::adjacent_find(on) != on.end() ? 1 : 0;
+      }
+    }
+    const auto loads = random_loads(2, 12, seed + 1000);
+    for (const int budget : {0, 1}) {
+      Problem problem{loads, speeds, 6, 4};
+      problem.from = &from;
+      problem.receive_budget = budget;
+      const auto p = solve(find_policy("minmax"), problem);
+      check_placement(p, 12);
+      Matrix<int> received({2, 6});
+      for (int layer = 0; layer < 2; ++layer) {
+        for (int d = 0; d < 6; ++d) {
+          const auto before =
+              from.expert_of_slot.row(layer).subspan(static_cast<std::size_t>(d) * 4, 4);
+          auto now = p.expert_of_slot.row(layer).subspan(static_cast<std::size_t>(d) * 4, 4);
+          std::vector<std::int32_t> experts(now.begin(), now.end());
+          std::ranges::sort(experts);
+          experts.erase(std::ranges::unique(experts).begin(), experts.end());
+          for (const auto e : experts) {
+            received(layer, d) += std::ranges::find(before, e) == before.end() ? 1 : 0;
+          }
+        }
+      }
+      EXPECT_LE(std::ranges::max(received.flat()), budget) << "case " << seed;
+    }
+  }
+  EXPECT_GT(twins, 10);  // or nothing was tested
 }
 
 TEST(LowerBound, KnowsThatAHotExpertNeedsReplicasAndThatSlotsAreFull) {
