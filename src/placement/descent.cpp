@@ -168,7 +168,8 @@ bool Descent::chain(std::size_t a) {
 
 void Descent::run(Effort effort) {
   constexpr int kMostRounds = 4000;
-  constexpr std::size_t kWidestPairs = 24;  // beyond, single exchanges are fine enough
+  constexpr std::size_t kWidestPairs = 24;      // beyond, single exchanges are fine enough
+  constexpr std::size_t kMostForChains = 1024;  // devices: a chain tries all pairs
   for (int round = 0; round < kMostRounds; ++round) {
     const std::size_t a = packing_.slowest();
     if (packing_.time_us(a) <= enough_us_) {
@@ -180,7 +181,7 @@ void Descent::run(Effort effort) {
     if (best_exchange(a, a, 1, limit_us, best) ||
         (pairs && best_exchange(a, a, 2, limit_us, best))) {
       apply(a, best);
-    } else if (effort == Effort::single || !chain(a)) {
+    } else if (effort == Effort::single || packing_.devices() > kMostForChains || !chain(a)) {
       return;
     }
   }
