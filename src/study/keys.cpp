@@ -351,7 +351,7 @@ std::vector<Key> placement_keys() {
       integer_key("placement.redundant_experts", MEMBER(placement.redundant_experts), {0, 1 << 20},
                   "slots beyond one per expert, over all devices: replicas"),
       integer_key("placement.trace_steps", MEMBER(placement.trace_steps), {1, 1'000'000},
-                  "latest steps that policies see one by one, beside the loads' mean"),
+                  "steps, evenly spread, that policies see one by one beside the mean"),
       word_key<Recompute>("placement.recompute", MEMBER(placement.recompute),
                           "when rank 0 solves again"),
   };
