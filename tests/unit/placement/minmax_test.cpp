@@ -9,6 +9,7 @@
 
 #include "base/error.hpp"
 #include "base/random.hpp"
+#include "cases.hpp"
 #include "placement/placement.hpp"
 #include "real_data.hpp"
 
@@ -28,14 +29,6 @@ SpeedModels spread_speeds(int devices, double spread) {
         SpeedCurve({1.0}, {1.0 + spread * RandomKey(99)[static_cast<std::uint64_t>(d)].uniform()}));
   }
   return speeds;
-}
-
-Matrix<double> random_loads(std::size_t layers, std::size_t experts, std::uint64_t seed) {
-  Matrix<double> loads({layers, experts});
-  for (std::size_t i = 0; i < loads.size(); ++i) {
-    loads.flat()[i] = std::exp(1.5 * RandomKey(seed)[i].normal()) * 100.0;
-  }
-  return loads;
 }
 
 struct Size {
