@@ -100,16 +100,17 @@ class PlaceCommand : public Command {
     check_options();
     files::require_new(out_);
     const auto loads = workload::parse_loads(files::read_text(loads_path_), loads_path_);
-    const auto speeds = speeds_path_.empty()
-                            ? placement::equal_speeds(slots_.devices)
-                            : placement::parse_speeds_csv(files::read_text(speeds_path_),
-                                                          speeds_path_, slots_.devices);
     const auto from = read_from(loads);
     const auto mean = mean_over_steps(loads.counts);
     const bool trace = steps_ == "trace" && loads.counts.extent(0) > 1;
     const int per_device = slots_per_device(
         slots_, static_cast<int>(loads.counts.extent(1)), static_cast<int>(loads.counts.extent(2)),
         from ? std::optional<int>(from->slots_per_device) : std::nullopt);
+    // after the number of slots: speeds of a mistyped number of devices take GiBs
+    const auto speeds = speeds_path_.empty()
+                            ? placement::equal_speeds(slots_.devices)
+                            : placement::parse_speeds_csv(files::read_text(speeds_path_),
+                                                          speeds_path_, slots_.devices);
     const Problem problem{.mean_loads = mean,
                           .speeds = speeds,
                           .devices = slots_.devices,

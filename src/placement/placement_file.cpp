@@ -72,10 +72,18 @@ class Reader {
     const json& value = document_.contains(key) ? document_[key] : json();
     if (!value.is_number_integer() || value.get<double>() < least ||
         value.get<double>() > kLargestId) {
-      fail(fmt::format("{} is {}; expected a whole number from {}", key,
-                       has(key) ? printable(value.dump()) : "missing", least));
+      fail(fmt::format("{} is {}; expected a whole number from {}", key, value_text(key), least));
     }
     return value.get<int>();
+  }
+
+  /// A list or an object by its kind: written out, a deep one would overflow the stack.
+  [[nodiscard]] std::string value_text(const char* key) const {
+    if (!has(key)) {
+      return "missing";
+    }
+    const json& value = document_[key];
+    return value.is_structured() ? value.type_name() : printable(value.dump());
   }
 
   template <std::size_t Rank>

@@ -4,9 +4,10 @@
 import csv
 import json
 import os
+import subprocess
 import unittest
 
-from moevar_cli import DATA, start
+from moevar_cli import DATA, MOEVAR, start
 from placement_case import EXPERTS, FORMATS, PlaceCase, counts
 
 
@@ -122,7 +123,7 @@ class Place(PlaceCase):
         path = DATA / "deepseek-v3-expert-counts" / "prefill_in4096.json"
         if not path.exists():
             self.skipTest(f"{path} is not here")
-        placement = self.place("--redundant", 32, loads=path, devices=32)
+        placement = self.place("--redundant", 32, loads=path, devices=32, policy="vibe")
         self.assertEqual((len(placement["layers"]), placement["model_layers"], placement["slots_per_device"]), (58, 61, 9))
         contiguous = self.place(loads=path, devices=32, policy="contiguous", out=self.dir / "b.json")
         self.assertLess(sum(placement["predicted_us"]), sum(contiguous["predicted_us"]))
@@ -131,7 +132,7 @@ class Place(PlaceCase):
             run = start(["export", self.out, "--format", format, "--out", file])
             self.assertEqual(run.returncode, 0, run.stderr)
             back = self.place("--from", file, "--redundant", 32, loads=path, devices=32,
-                              out=self.dir / f"{format}-back.json")
+                              policy="vibe", out=self.dir / f"{format}-back.json")
             self.assertEqual(back["moved_experts"], 0)
 
 
@@ -173,6 +174,13 @@ class BadInput(PlaceCase):
     def test_more_slots_than_are_of_use_to_anyone(self):
         self.refused_place("slots over all layers", devices=1 << 24,
                            options=["--redundant", 16 * ((1 << 24) - 1)])
+
+    def test_mistyped_devices_take_no_memory(self):
+        place = [MOEVAR, "place", "--loads", self.loads, "--devices", str(1 << 24), "--policy", "eplb", "--out", self.out]
+        run = subprocess.run(["bash", "-c", 'ulimit -v 2000000; exec "$@"', "place", *place], capture_output=True,
+                             text=True, timeout=30)
+        self.assertEqual(run.returncode, 2, run.stderr)
+        self.assertIn("16777216 devices", run.stderr)
 
     def test_groups_that_do_not_divide(self):
         self.refused_place("3 expert groups of 16", options=["--groups", 3])
@@ -340,6 +348,12 @@ class BadInput(PlaceCase):
         def change(placement):
             placement["slot_share"][1][0] = 0.5
         self.refused_from(change, "layer 1", "sum to 0.5", "expected 1")
+
+    def test_from_with_a_list_too_deep_to_write_out(self):
+        self.place()
+        text = self.out.read_text().replace('"devices": 4', f'"devices": {"[" * 100000}{"]" * 100000}')
+        self.refused_place("from.json", "devices is array", "whole number from 1", out=self.dir / "b.json",
+                           options=["--from", self.write("from.json", text)])
 
     def test_from_of_an_engine_on_other_devices(self):
         path = self.write("e.json", json.dumps({"physical_to_logical_map": [list(range(EXPERTS))] * 3}))
