@@ -78,13 +78,14 @@ double lower_bound_us(std::span<const double> loads, const SpeedModels& speeds,
 /// The same for every layer of a problem, the mean over the steps of its trace; [layers].
 std::vector<double> lower_bounds(const Problem& problem, int slots_per_device);
 
-/// Experts that lie on a device in `to` but not in `from`, over all layers.
+/// An expert that a device holds in `to` and does not hold in `from`, once per layer, device and
+/// expert however many of the device's slots have it.
 struct Move {
   int layer = 0;
   std::int32_t expert = 0;
   int from_device = 0;
   int to_device = 0;
-  int to_slot = 0;
+  int to_slot = 0;  ///< the first that has it
 };
 /// The moves that turn `from` into `to`, by layer, then by slot. Both have as many devices.
 std::vector<Move> moves_between(const Placement& from, const Placement& to);

@@ -8,6 +8,7 @@
 
 #include "base/error.hpp"
 #include "cases.hpp"
+#include "placement/migration.hpp"
 
 namespace moevar::placement {
 namespace {
@@ -179,6 +180,26 @@ TEST(Moves, AreTheExpertsThatChangeDevice) {
   EXPECT_EQ(moves[0].to_device, 0);
   EXPECT_EQ(moves[0].to_slot, 1);
   EXPECT_EQ(moves[4].layer, 1);
+}
+
+TEST(Moves, AnExpertInTwoSlotsOfADeviceMovesOnce) {
+  const auto placed = [](const std::vector<std::int32_t>& experts) {
+    Placement p;
+    p.devices = 2;
+    p.slots_per_device = 3;
+    p.expert_of_slot = Matrix<std::int32_t>({1, 6});
+    std::ranges::copy(experts, p.expert_of_slot.flat().begin());
+    return p;
+  };
+  const auto from = placed({0, 1, 2, 3, 1, 2});
+  const auto to = placed({3, 0, 3, 1, 2, 0});
+  const auto moves = moves_between(from, to);
+  ASSERT_EQ(moves.size(), 2U);
+  EXPECT_EQ(moves[0].expert, 3);
+  EXPECT_EQ(moves[0].to_slot, 0);
+  EXPECT_EQ(moves[1].expert, 0);
+  EXPECT_EQ(moves[1].to_slot, 5);
+  EXPECT_EQ(plan_migration(from, to).size(), moves.size());
 }
 
 TEST(Solve, RefusesWhatDoesNotFit) {
