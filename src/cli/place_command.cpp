@@ -2,6 +2,7 @@
 #include <cmath>
 #include <numeric>
 #include <optional>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -122,7 +123,9 @@ class PlaceCommand : public Command {
                           .n_ref_printed = n_ref_ == "expert",
                           .from = from ? &*from : nullptr,
                           .receive_budget = budget_.value_or(-1)};
-    write(placement::solve(policy, problem), problem, loads);
+    auto plan = placement::solve(policy, problem);
+    require_fit(slots_, policy.name, plan.layers(), plan.slots_per_device);
+    write(std::move(plan), problem, loads);
     return ExitStatus::ok;
   }
 

@@ -212,6 +212,16 @@ class BadInput(PlaceCase):
             self.refused_place("without redundancy it takes", "0.117188 GiB",
                                options=["--redundant", redundant, "--memory-gib", 0.1, "--expert-mib", 10])
 
+    def test_memory_holds_for_policies_that_choose_their_slots(self):
+        # one expert of 16 takes nearly all tokens: three devices fetch a copy, a fifth slot. 3 × 5 × 10 MiB = 150 MiB
+        loads = self.write_loads([[100000.0] + [1.0] * (EXPERTS - 1)] * 3)
+        for policy in ("harmoeny", "harmoeny_speed"):
+            with self.subTest(policy=policy):
+                self.refused_place(policy, "5 slots", "0.146484 GiB", "4 fit", loads=loads, policy=policy,
+                                   options=["--memory-gib", 0.12, "--expert-mib", 10])
+                self.place("--memory-gib", 0.15, "--expert-mib", 10, loads=loads, policy=policy,
+                           out=self.dir / f"{policy}.json")
+
     def test_memory_not_a_number(self):
         self.refused_place("--memory-gib", options=["--memory-gib", "nan", "--expert-mib", 10])
 
