@@ -202,6 +202,20 @@ TEST(Moves, AnExpertInTwoSlotsOfADeviceMovesOnce) {
   EXPECT_EQ(plan_migration(from, to).size(), moves.size());
 }
 
+TEST(Eplb, AZerosSignIsNoLoad) {
+  const auto speeds = equal_speeds(2);
+  for (const char* policy : {"eplb", "eplb_steps"}) {
+    const auto with = one_layer({-0.0, 5.0, 3.0, -0.0});
+    const auto without = one_layer({0.0, 5.0, 3.0, 0.0});
+    const auto p = solve(find_policy(policy), {with, speeds, 2, 3, 0});
+    EXPECT_EQ(p.expert_of_slot,
+              solve(find_policy(policy), {without, speeds, 2, 3, 0}).expert_of_slot)
+        << policy;
+    EXPECT_EQ(std::ranges::count(row(p, 0), 1), 2) << policy << ": the heaviest is copied";
+    EXPECT_EQ(std::ranges::count(row(p, 0), 2), 2) << policy << ": then the next";
+  }
+}
+
 TEST(Solve, RefusesWhatDoesNotFit) {
   const auto loads = random_loads(1, 32, 1);
   const auto speeds = equal_speeds(4);
