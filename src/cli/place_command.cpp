@@ -38,20 +38,6 @@ Matrix<double> mean_over_steps(const Tensor<double, 3>& steps) {
   return mean;
 }
 
-/// [layers]: the slowest device's time, mean over the steps that were planned with.
-std::vector<double> layer_times_us(const Placement& plan, const Problem& problem) {
-  std::vector<double> times;
-  for (int layer = 0; layer < problem.layers(); ++layer) {
-    const placement::LayerProblem part(problem, layer);
-    double time = 0.0;
-    for (int step = 0; step < part.steps(); ++step) {
-      time += layer_time_us(plan, layer, part.step(step), problem.speeds);
-    }
-    times.push_back(time / part.steps());
-  }
-  return times;
-}
-
 class PlaceCommand : public Command {
  public:
   void add_options(CLI::App& app) override {

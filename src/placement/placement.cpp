@@ -56,6 +56,19 @@ double layer_time_us(const Placement& placement, int layer, std::span<const doub
   return slowest;
 }
 
+std::vector<double> layer_times_us(const Placement& placement, const Problem& problem) {
+  std::vector<double> times;
+  for (int layer = 0; layer < problem.layers(); ++layer) {
+    const LayerProblem part(problem, layer);
+    double time = 0.0;
+    for (int step = 0; step < part.steps(); ++step) {
+      time += layer_time_us(placement, layer, part.step(step), problem.speeds);
+    }
+    times.push_back(time / part.steps());
+  }
+  return times;
+}
+
 void check_placement(const Placement& placement, int experts) {
   const auto fail = [&](int layer, const std::string& what) {
     throw CheckError(fmt::format("placement {}, layer {}: {}", placement.policy, layer, what));

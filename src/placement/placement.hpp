@@ -67,6 +67,9 @@ std::vector<double> device_tokens(const Placement& placement, int layer,
 double layer_time_us(const Placement& placement, int layer, std::span<const double> loads,
                      const SpeedModels& speeds);
 
+/// The same for every layer of a problem, the mean over the steps of its trace; [layers].
+std::vector<double> layer_times_us(const Placement& placement, const Problem& problem);
+
 /// Throws CheckError unless every expert is placed, slots are in range and shares sum to 1.
 void check_placement(const Placement& placement, int experts);
 
