@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "base/tensor.hpp"
+#include "placement/copy_order.hpp"
 #include "placement/deepseek_packing.hpp"
 #include "placement/policies.hpp"
 #include "placement/snake.hpp"
@@ -111,9 +112,7 @@ std::vector<Copy> copies_by_steps(const LayerProblem& problem,
     copies.insert(copies.end(), static_cast<std::size_t>(maxima.copies(i)),
                   {static_cast<std::int32_t>(experts[i]), maxima.load_per_copy(i)});
   }
-  std::ranges::sort(copies, [](const Copy& a, const Copy& b) {
-    return a.load != b.load ? a.load > b.load : a.expert < b.expert;
-  });
+  std::ranges::sort(copies, goes_before);
   return copies;
 }
 
