@@ -41,6 +41,7 @@ Matrix<double> mean_over_steps(const Tensor<double, 3>& steps) {
 class PlaceCommand : public Command {
  public:
   void add_options(CLI::App& app) override {
+    app.footer(policy_help());
     app.add_option("--loads", loads_path_, "expert counts: .json (logical_count) or .csv")
         ->required();
     app.add_option("--devices", slots_.devices, "number of devices")

@@ -29,6 +29,16 @@ class Place(PlaceCase):
             with self.subTest(policy=name):
                 self.place(policy=name, out=self.dir / f"{name}.json")
 
+    def test_help_says_what_every_policy_is(self):
+        run = start(["place", "--loads", self.loads, "--devices", 4, "--policy", "nosuch", "--out", self.out])
+        names = run.stderr.split("there are ")[1].strip().replace(" or ", ", ").split(", ")
+        self.assertIn("oracle", names)
+        for command in ("place", "run", "plan"):
+            lines = start([command, "--help"]).stdout.split("Placement policies:")[1].splitlines()
+            told = {line.split()[0]: line.split()[1:] for line in lines if line.strip()}
+            self.assertEqual(list(told), names, command)
+            self.assertTrue(all(len(words) > 2 for words in told.values()), told)
+
     def test_prediction_is_the_slowest_devices_time(self):
         times = [1.0, 1.5, 0.8, 1.1]
         placement = self.place("--speeds", self.relative(times), "--redundant", 4, policy="vibe")
