@@ -6,6 +6,10 @@ add_library(moevar_flags INTERFACE)
 target_compile_options(moevar_flags INTERFACE
   -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wold-style-cast -Wcast-qual
   -Wnon-virtual-dtor -Woverloaded-virtual -Wundef -Werror)
+# Without this a processor with fused multiply-add in its base set (aarch64) rounds a * b + c once where
+# x86-64 rounds twice, and a placement or a study could differ between machines.
+target_compile_options(moevar_flags INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off>)
 if(MOEVAR_SANITIZE)
   target_compile_options(moevar_flags INTERFACE -fsanitize=${MOEVAR_SANITIZE} -fno-omit-frame-pointer
                                                 -fno-sanitize-recover=all)

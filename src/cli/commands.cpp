@@ -2,9 +2,20 @@
 
 #include <cstdlib>
 
+#include <fmt/format.h>
+
 #include "cli/version.hpp"
+#include "placement/placement.hpp"
 
 namespace moevar::cli {
+
+std::string policy_help() {
+  std::string text = "Placement policies:\n";
+  for (const auto& policy : placement::policies()) {
+    text += fmt::format("  {:<28} {}\n", policy.name, policy.help);
+  }
+  return text;
+}
 
 const std::vector<CommandEntry>& commands() {
   static const std::vector<CommandEntry> all{

@@ -27,6 +27,9 @@ struct CommandEntry {
   std::unique_ptr<Command> (*make)();
 };
 
+/// Every placement policy with its line of help, for the end of a --help.
+std::string policy_help();
+
 const std::vector<CommandEntry>& commands();
 
 std::unique_ptr<Command> make_run_command();

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <numeric>
 #include <optional>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -37,23 +38,10 @@ Matrix<double> mean_over_steps(const Tensor<double, 3>& steps) {
   return mean;
 }
 
-/// [layers]: the slowest device's time, mean over the steps that were planned with.
-std::vector<double> layer_times_us(const Placement& plan, const Problem& problem) {
-  std::vector<double> times;
-  for (int layer = 0; layer < problem.layers(); ++layer) {
-    const placement::LayerProblem part(problem, layer);
-    double time = 0.0;
-    for (int step = 0; step < part.steps(); ++step) {
-      time += layer_time_us(plan, layer, part.step(step), problem.speeds);
-    }
-    times.push_back(time / part.steps());
-  }
-  return times;
-}
-
 class PlaceCommand : public Command {
  public:
   void add_options(CLI::App& app) override {
+    app.footer(policy_help());
     app.add_option("--loads", loads_path_, "expert counts: .json (logical_count) or .csv")
         ->required();
     app.add_option("--devices", slots_.devices, "number of devices")
@@ -123,7 +111,9 @@ class PlaceCommand : public Command {
                           .n_ref_printed = n_ref_ == "expert",
                           .from = from ? &*from : nullptr,
                           .receive_budget = budget_.value_or(-1)};
-    write(placement::solve(policy, problem), problem, loads);
+    auto plan = placement::solve(policy, problem);
+    require_fit(slots_, policy.name, plan.layers(), plan.slots_per_device);
+    write(std::move(plan), problem, loads);
     return ExitStatus::ok;
   }
 

@@ -122,4 +122,16 @@ int slots_per_device(const SlotCount& wanted, int layers, int experts, std::opti
   return static_cast<int>(slots / wanted.devices);
 }
 
+void require_fit(const SlotCount& wanted, std::string_view policy, int layers,
+                 int slots_per_device) {
+  const auto fit = slots_that_fit(wanted, layers);
+  if (fit && slots_per_device > *fit) {
+    throw InputError(fmt::format(
+        "--memory-gib {:g}: policy {} chooses {} slots on each device, which take {:.6g} GiB; "
+        "{} fit. Expected more memory, or a policy that keeps to its slots, as minmax",
+        *wanted.memory_gib, policy, slots_per_device,
+        static_cast<double>(slots_per_device) * layers * *wanted.expert_mib / 1024.0, *fit));
+  }
+}
+
 }  // namespace moevar::cli

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "cli/commands.hpp"
+
 namespace moevar::cli {
 
 void StudyOptions::add_to(CLI::App& app) {
@@ -14,7 +16,7 @@ void StudyOptions::add_to(CLI::App& app) {
     footer += fmt::format("  {:<28} {}\n  {:<28}   {}\n", key.name,
                           key.default_value.empty() ? "-" : key.default_value, "", key.help);
   }
-  app.footer(footer);
+  app.footer(footer + policy_help());
 }
 
 study::ParsedStudy StudyOptions::parse(const std::string& text) const {

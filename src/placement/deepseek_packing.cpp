@@ -16,7 +16,7 @@ void BalancedPacking::sort_falling(std::span<const float> weights) {
   keys_.resize(weights.size());
   buffer_.resize(weights.size());
   for (std::size_t i = 0; i < weights.size(); ++i) {
-    const std::uint32_t bits = ~std::bit_cast<std::uint32_t>(weights[i]);
+    const std::uint32_t bits = ~rising_bits(weights[i]);
     keys_[i] = std::uint64_t{bits} << 32U | i;
     for (std::size_t byte = 0; byte < kBytes; ++byte) {
       ++counts[byte][bits >> (8 * byte) & 0xFFU];

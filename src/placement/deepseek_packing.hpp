@@ -9,10 +9,16 @@
 
 namespace moevar::placement {
 
+/// Bits of a non-negative float, which rise as it does. A zero's sign is dropped: with it, -0 would
+/// be the largest of all.
+constexpr std::uint32_t rising_bits(float value) noexcept {
+  return std::bit_cast<std::uint32_t>(value + 0.0F);
+}
+
 /// A non-negative float and an index in one integer: rising keys are rising values, equal values
 /// rising indices. Comparing such keys is a single branch-free instruction, unlike comparing pairs.
 constexpr std::uint64_t packed_key(float value, std::uint32_t index) noexcept {
-  return std::uint64_t{std::bit_cast<std::uint32_t>(value)} << 32U | index;
+  return std::uint64_t{rising_bits(value)} << 32U | index;
 }
 constexpr float key_value(std::uint64_t key) noexcept {
   return std::bit_cast<float>(static_cast<std::uint32_t>(key >> 32U));

@@ -15,7 +15,8 @@ namespace moevar::placement {
 
 /// The first three and the cool-down of one check interval are ViBE's (arXiv 2606.00735, Algorithm
 /// 1, phase 3). The other two tests are not in the paper, whose text wants them and whose algorithm
-/// does not have them.
+/// does not have them: ViBE as published has the cosine alone; here all three are on wherever
+/// recompute = "on-drift" is, as a study then asks for every way in which a placement may not fit.
 struct DriftOptions {
   int window = 100;      ///< latest steps whose mean loads are compared
   int check_every = 10;  ///< steps from check to check, and of quiet after a new placement

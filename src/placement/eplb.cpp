@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "placement/deepseek_packing.hpp"
+#include "placement/nodes.hpp"
 #include "placement/policies.hpp"
 
 namespace moevar::placement {
@@ -63,25 +64,17 @@ void assign_eplb(const LayerProblem& problem, LayerSlots slots) {
   for (std::size_t e = 0; e < loads.size(); ++e) {
     s.loads[e] = static_cast<float>(loads[e]);
   }
-  auto groups = static_cast<std::size_t>(problem.options().groups);
-  auto nodes = static_cast<std::size_t>(problem.options().nodes);
-  if (groups % nodes != 0) {
-    groups = nodes = 1;
-  }
-  experts_by_node(s.packing, s.loads, groups, nodes, s.experts);
-  const std::size_t experts_per_node = loads.size() / nodes;
-  const std::size_t slots_per_node = slots.expert.size() / nodes;
-  const std::size_t devices_per_node = static_cast<std::size_t>(problem.devices()) / nodes;
-  for (std::size_t node = 0; node < nodes; ++node) {
-    const auto experts = std::span<const std::uint32_t>(s.experts).subspan(node * experts_per_node,
-                                                                           experts_per_node);
-    replicate(experts, slots_per_node, s);
-    const auto copy_at = s.packing.pack(s.load_of_copy, devices_per_node);
-    const auto places = slots.expert.subspan(node * slots_per_node, slots_per_node);
-    for (std::size_t place = 0; place < places.size(); ++place) {
-      places[place] = static_cast<std::int32_t>(experts[s.expert_of_copy[copy_at[place]]]);
-    }
-  }
+  const Hierarchy hierarchy(problem);
+  const std::size_t devices = static_cast<std::size_t>(problem.devices()) / hierarchy.nodes;
+  place_by_node(hierarchy, s.packing, s.loads, s.experts, slots.expert,
+                [&](std::span<const std::uint32_t> experts, std::span<std::int32_t> places) {
+                  replicate(experts, places.size(), s);
+                  const auto copy_at = s.packing.pack(s.load_of_copy, devices);
+                  for (std::size_t place = 0; place < places.size(); ++place) {
+                    places[place] =
+                        static_cast<std::int32_t>(experts[s.expert_of_copy[copy_at[place]]]);
+                  }
+                });
 }
 
 }  // namespace moevar::placement

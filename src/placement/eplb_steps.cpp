@@ -3,7 +3,9 @@
 #include <vector>
 
 #include "base/tensor.hpp"
+#include "placement/copy_order.hpp"
 #include "placement/deepseek_packing.hpp"
+#include "placement/nodes.hpp"
 #include "placement/policies.hpp"
 #include "placement/snake.hpp"
 
@@ -111,9 +113,7 @@ std::vector<Copy> copies_by_steps(const LayerProblem& problem,
     copies.insert(copies.end(), static_cast<std::size_t>(maxima.copies(i)),
                   {static_cast<std::int32_t>(experts[i]), maxima.load_per_copy(i)});
   }
-  std::ranges::sort(copies, [](const Copy& a, const Copy& b) {
-    return a.load != b.load ? a.load > b.load : a.expert < b.expert;
-  });
+  std::ranges::sort(copies, goes_before);
   return copies;
 }
 
@@ -133,32 +133,25 @@ void separate(std::span<const Copy> copies, const LayerProblem& problem,
 }  // namespace
 
 void assign_eplb_steps(const LayerProblem& problem, LayerSlots slots) {
-  auto groups = static_cast<std::size_t>(problem.options().groups);
-  auto nodes = static_cast<std::size_t>(problem.options().nodes);
+  Hierarchy hierarchy(problem);
   // a device with more slots than its node has experts would have to double some
-  const auto experts_of_node = static_cast<std::size_t>(problem.experts()) / nodes;
-  if (groups % nodes != 0 ||
-      static_cast<std::size_t>(problem.slots_per_device()) > experts_of_node) {
-    groups = nodes = 1;
+  if (static_cast<std::size_t>(problem.slots_per_device()) >
+      static_cast<std::size_t>(problem.experts()) / hierarchy.nodes) {
+    hierarchy.groups = hierarchy.nodes = 1;
   }
   const std::vector<float> loads(problem.loads().begin(), problem.loads().end());
   BalancedPacking packing;
   std::vector<std::uint32_t> experts;
-  experts_by_node(packing, loads, groups, nodes, experts);
-  std::vector<int> devices(static_cast<std::size_t>(problem.devices()) / nodes);
+  std::vector<int> devices(static_cast<std::size_t>(problem.devices()) / hierarchy.nodes);
   std::iota(devices.begin(), devices.end(), 0);
-  const std::size_t experts_each = experts.size() / nodes;
-  const std::size_t slots_each = slots.expert.size() / nodes;
-  for (std::size_t node = 0; node < nodes; ++node) {
-    const auto here =
-        std::span<const std::uint32_t>(experts).subspan(node * experts_each, experts_each);
-    const auto places = slots.expert.subspan(node * slots_each, slots_each);
-    const auto copies =
-        copies_by_steps(problem, here, slots_each, static_cast<int>(devices.size()));
-    deal_in_snake_order(copies, devices, places);
-    // here, not over all devices: an exchange must not leave the node
-    separate(copies, problem, places);
-  }
+  place_by_node(hierarchy, packing, loads, experts, slots.expert,
+                [&](std::span<const std::uint32_t> here, std::span<std::int32_t> places) {
+                  const auto copies = copies_by_steps(problem, here, places.size(),
+                                                      static_cast<int>(devices.size()));
+                  deal_in_snake_order(copies, devices, places);
+                  // here, not over all devices: an exchange must not leave the node
+                  separate(copies, problem, places);
+                });
 }
 
 }  // namespace moevar::placement

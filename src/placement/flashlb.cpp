@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/tensor.hpp"
+#include "placement/copy_order.hpp"
 #include "placement/policies.hpp"
 #include "placement/replicas.hpp"
 
@@ -52,9 +53,7 @@ class Packer {
       order_.insert(order_.end(), static_cast<std::size_t>(copies[e]),
                     {static_cast<std::int32_t>(e), risk(e, copies[e])});
     }
-    std::ranges::sort(order_, [](const Copy& a, const Copy& b) {
-      return a.load != b.load ? a.load > b.load : a.expert < b.expert;
-    });
+    std::ranges::sort(order_, goes_before);
     on_.assign(devices_, {});
     std::ranges::fill(covariance_with_.flat(), 0.0);
     for (const auto& copy : order_) {

@@ -266,8 +266,9 @@ void GemSearch::sort_steps(std::size_t straggler) {
   });
 }
 
-void GemSearch::improve() {
-  while (devices_ > 1) {
+void GemSearch::improve(std::int64_t most_swaps) {
+  const auto swaps_of_round = static_cast<std::int64_t>(width_ * (devices_ - 1) * width_);
+  for (auto left = most_swaps; devices_ > 1 && left >= swaps_of_round; left -= swaps_of_round) {
     const auto slow = straggler();
     sort_steps(slow);
     Swap best{score_ * (1.0 - kRounding), 0, 0};

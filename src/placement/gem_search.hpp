@@ -15,6 +15,11 @@ namespace moevar::placement {
 /// Tokens of a kernel tile, at whose multiples GEM's latency curves stand; the reconstruction's.
 constexpr double kGemTile = 128.0;
 
+/// Swaps that one improve() looks at. A round looks at the straggler's slots with all others, so
+/// fleets of thousands need more rounds and more for each. Searches on 64 devices × 5 slots end
+/// well below it.
+constexpr std::int64_t kMostSwaps = std::int64_t{1} << 23U;
+
 /// L_d(n): a device's time for n tokens, rounded up to whole tiles.
 class TileTimes {
  public:
@@ -54,8 +59,9 @@ class GemSearch {
   void start_from(std::vector<std::int32_t> expert_of_slot);
 
   /// Applies the best strictly improving swap between the device that is straggler in most steps
-  /// and any other, until there is none. The lower experts of equals.
-  void improve();
+  /// and any other, until there is none or until one more round would have looked at more than
+  /// `most_swaps`. The lower experts of equals.
+  void improve(std::int64_t most_swaps = kMostSwaps);
 
   [[nodiscard]] double score() const noexcept { return score_; }  ///< µs, over the steps
   [[nodiscard]] std::span<const std::int32_t> slots() const noexcept { return expert_of_slot_; }

@@ -24,11 +24,12 @@ std::vector<int> device_of_expert(const Placement& placement, int layer, std::si
   return device_of;
 }
 
-bool holds(const Placement& placement, int layer, int device, std::int32_t expert) {
-  const auto slots = placement.expert_of_slot.row(layer).subspan(
+/// Whether one of the first `slots` slots of a device has that expert.
+bool holds(const Placement& placement, int layer, int device, std::int32_t expert, int slots) {
+  const auto there = placement.expert_of_slot.row(layer).subspan(
       static_cast<std::size_t>(device) * static_cast<std::size_t>(placement.slots_per_device),
-      static_cast<std::size_t>(placement.slots_per_device));
-  return std::ranges::find(slots, expert) != slots.end();
+      static_cast<std::size_t>(slots));
+  return std::ranges::find(there, expert) != there.end();
 }
 
 }  // namespace
@@ -53,6 +54,19 @@ double layer_time_us(const Placement& placement, int layer, std::span<const doub
     slowest = std::max(slowest, speeds[d].time_us(tokens[d]));
   }
   return slowest;
+}
+
+std::vector<double> layer_times_us(const Placement& placement, const Problem& problem) {
+  std::vector<double> times;
+  for (int layer = 0; layer < problem.layers(); ++layer) {
+    const LayerProblem part(problem, layer);
+    double time = 0.0;
+    for (int step = 0; step < part.steps(); ++step) {
+      time += layer_time_us(placement, layer, part.step(step), problem.speeds);
+    }
+    times.push_back(time / part.steps());
+  }
+  return times;
 }
 
 void check_placement(const Placement& placement, int experts) {
@@ -89,7 +103,8 @@ std::vector<Move> moves_between(const Placement& from, const Placement& to) {
     for (int slot = 0; slot < to.slots(); ++slot) {
       const auto expert = to.expert_of_slot(layer, slot);
       const int device = slot / to.slots_per_device;
-      if (!holds(from, layer, device, expert)) {
+      if (!holds(from, layer, device, expert, from.slots_per_device) &&
+          !holds(to, layer, device, expert, slot % to.slots_per_device)) {
         moves.push_back({layer, expert, was_on[static_cast<std::size_t>(expert)], device, slot});
       }
     }

@@ -67,6 +67,9 @@ std::vector<double> device_tokens(const Placement& placement, int layer,
 double layer_time_us(const Placement& placement, int layer, std::span<const double> loads,
                      const SpeedModels& speeds);
 
+/// The same for every layer of a problem, the mean over the steps of its trace; [layers].
+std::vector<double> layer_times_us(const Placement& placement, const Problem& problem);
+
 /// Throws CheckError unless every expert is placed, slots are in range and shares sum to 1.
 void check_placement(const Placement& placement, int experts);
 
@@ -78,13 +81,14 @@ double lower_bound_us(std::span<const double> loads, const SpeedModels& speeds,
 /// The same for every layer of a problem, the mean over the steps of its trace; [layers].
 std::vector<double> lower_bounds(const Problem& problem, int slots_per_device);
 
-/// Experts that lie on a device in `to` but not in `from`, over all layers.
+/// An expert that a device holds in `to` and does not hold in `from`, once per layer, device and
+/// expert however many of the device's slots have it.
 struct Move {
   int layer = 0;
   std::int32_t expert = 0;
   int from_device = 0;
   int to_device = 0;
-  int to_slot = 0;
+  int to_slot = 0;  ///< the first that has it
 };
 /// The moves that turn `from` into `to`, by layer, then by slot. Both have as many devices.
 std::vector<Move> moves_between(const Placement& from, const Placement& to);

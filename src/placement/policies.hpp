@@ -65,6 +65,7 @@ void assign_flashlb(const LayerProblem& problem, LayerSlots slots);
 /// Σ over steps of max_d L_d(tokens), L_d at whole tiles of 128 tokens (gem_search.hpp). Starts
 /// with consistent experts (active in at least half of the steps), then temporal ones, each where
 /// it raises the score least; swaps; eight random restarts by the problem's seed; the best is kept.
+/// On large fleets no restarts (gem_like.cpp), and no more swaps looked at than kMostSwaps.
 void assign_gem_like(const LayerProblem& problem, LayerSlots slots);
 
 /// HarMoEny (arXiv 2506.12417): per step, from the contiguous owners, shifts tokens of the fullest

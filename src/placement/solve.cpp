@@ -91,15 +91,7 @@ void check_problem(const Policy& policy, const Problem& problem) {
 
 /// Predicts and bounds, over the trace's steps where there is one.
 void judge(const Problem& problem, Placement& placement) {
-  placement.predicted_us.clear();
-  for (int layer = 0; layer < problem.layers(); ++layer) {
-    const LayerProblem part(problem, layer);
-    double predicted = 0.0;
-    for (int step = 0; step < part.steps(); ++step) {
-      predicted += layer_time_us(placement, layer, part.step(step), problem.speeds);
-    }
-    placement.predicted_us.push_back(predicted / part.steps());
-  }
+  placement.predicted_us = layer_times_us(placement, problem);
   // a per-step plan may have slots of its own
   const bool known =
       problem.lower_bound_us != nullptr && placement.slots_per_device == problem.slots_per_device;

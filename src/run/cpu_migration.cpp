@@ -106,12 +106,14 @@ class Mover {
     std::vector<fleet::CpuDevice::Slot> slots;
     for (int slot = 0; slot < device_.slots(); ++slot) {
       const int global = comm_.rank() * device_.slots() + slot;
+      const auto expert = to.expert_of_slot(layer, global);
+      // an expert comes once, for all of the device's slots that have it
       const auto arrived =
-          std::ranges::find(incoming_, global, [](const Incoming& in) { return in.move.to_slot; });
+          std::ranges::find(incoming_, expert, [](const Incoming& in) { return in.move.expert; });
       if (arrived != incoming_.end()) {
-        slots.push_back({arrived->move.expert, arrived->weights});
+        slots.push_back({expert, arrived->weights});
       } else {
-        slots.push_back(*device_.find(layer, to.expert_of_slot(layer, global)));
+        slots.push_back(*device_.find(layer, expert));
       }
     }
     incoming_.clear();  // the slots alone hold the weights now

@@ -208,6 +208,7 @@ void Placer::share(std::vector<placement::Placement>& placements, const study::P
 
 Placing Placer::place(const study::PhaseSpec& phase, Backend& backend, const PhaseLoads& loads) {
   const auto& policy = placement::find_policy(phase.policy);
+  release_steps();
   auto& plan = plans_[{phase.devices, phase.policy}];
   Placing placing;
   placing.because = reason_to_solve(policy, plan);
@@ -225,6 +226,23 @@ Placing Placer::place(const study::PhaseSpec& phase, Backend& backend, const Pha
   placing.migration = policy.per_step() ? moves_of_steps(policy, phase, loads, plan)
                                         : backend.move_to(plan.placements.front());
   return placing;
+}
+
+std::size_t Placer::placements_kept() const {
+  std::size_t kept = 0;
+  for (const auto& [of, plan] : plans_) {
+    kept += plan.placements.size();
+  }
+  return kept;
+}
+
+/// Plans of single steps serve one phase and are the largest by far.
+void Placer::release_steps() {
+  for (auto& [of, plan] : plans_) {
+    if (placement::find_policy(of.second).per_step()) {
+      plan.placements = {};
+    }
+  }
 }
 
 Migration Placer::moves_of_steps(const placement::Policy& policy, const study::PhaseSpec& phase,

@@ -29,8 +29,7 @@ struct PhaseLoads {
 /// Where the experts of a phase go.
 struct Placing {
   std::span<const placement::Placement> placements;  ///< one, or one per measured step; valid until
-                                                     ///< the same policy is placed on such a fleet
-                                                     ///< again
+                                                     ///< the next phase is placed
   std::string because;  ///< why these; results/README.md says the words
   bool per_step = false;
   Migration migration;
@@ -54,6 +53,9 @@ class Placer {
   /// if no other policy ran in between. For a policy that plans every step anew nothing is moved:
   /// what moving would take is counted, and takes no time.
   Placing place(const study::PhaseSpec& phase, Backend& backend, const PhaseLoads& loads);
+
+  /// Placements in memory: what takes most of it, for studies of many steps.
+  [[nodiscard]] std::size_t placements_kept() const;
 
   /// After a phase: holds what it did against what its placement was planned with.
   void watch(const study::PhaseSpec& phase, const workload::Loads& measured,
@@ -83,6 +85,7 @@ class Placer {
   void share(std::vector<placement::Placement>& placements, const study::PhaseSpec& phase,
              std::size_t count, std::size_t layers) const;
   void start_watch(Plan& plan, const PhaseLoads& loads, DeviceRange mine) const;
+  void release_steps();
   [[nodiscard]] Migration moves_of_steps(const placement::Policy& policy,
                                          const study::PhaseSpec& phase, const PhaseLoads& loads,
                                          const Plan& plan) const;

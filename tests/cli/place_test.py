@@ -30,6 +30,16 @@ class Place(PlaceCase):
             with self.subTest(policy=name):
                 self.place(policy=name, out=self.dir / f"{name}.json")
 
+    def test_help_says_what_every_policy_is(self):
+        run = start(["place", "--loads", self.loads, "--devices", 4, "--policy", "nosuch", "--out", self.out])
+        names = run.stderr.split("there are ")[1].strip().replace(" or ", ", ").split(", ")
+        self.assertIn("oracle", names)
+        for command in ("place", "run", "plan"):
+            lines = start([command, "--help"]).stdout.split("Placement policies:")[1].splitlines()
+            told = {line.split()[0]: line.split()[1:] for line in lines if line.strip()}
+            self.assertEqual(list(told), names, command)
+            self.assertTrue(all(len(words) > 2 for words in told.values()), told)
+
     def test_prediction_is_the_slowest_devices_time(self):
         times = [1.0, 1.5, 0.8, 1.1]
         placement = self.place("--speeds", self.relative(times), "--redundant", 4, policy="vibe")
@@ -219,6 +229,16 @@ class BadInput(PlaceCase):
         for redundant in ("0", "fill"):
             self.refused_place("without redundancy it takes", "0.117188 GiB",
                                options=["--redundant", redundant, "--memory-gib", 0.1, "--expert-mib", 10])
+
+    def test_memory_holds_for_policies_that_choose_their_slots(self):
+        # one expert of 16 takes nearly all tokens: three devices fetch a copy, a fifth slot. 3 × 5 × 10 MiB = 150 MiB
+        loads = self.write_loads([[100000.0] + [1.0] * (EXPERTS - 1)] * 3)
+        for policy in ("harmoeny", "harmoeny_speed"):
+            with self.subTest(policy=policy):
+                self.refused_place(policy, "5 slots", "0.146484 GiB", "4 fit", loads=loads, policy=policy,
+                                   options=["--memory-gib", 0.12, "--expert-mib", 10])
+                self.place("--memory-gib", 0.15, "--expert-mib", 10, loads=loads, policy=policy,
+                           out=self.dir / f"{policy}.json")
 
     def test_memory_not_a_number(self):
         self.refused_place("--memory-gib", options=["--memory-gib", "nan", "--expert-mib", 10])

@@ -11,6 +11,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.hpp"
+#include "placement/migration.hpp"
 #include "run/dense_reference.hpp"
 #include "run/slot_tokens.hpp"
 
@@ -427,6 +428,42 @@ TEST(CpuBackend, ExpertsMoveAndOutputsStayRight) {
     (void)backend.run(second.run());
     expect_all_outputs_right(backend, second, 4);
     EXPECT_EQ(backend.move_to(second.placement).moved_experts, 0);
+    backend.move_to(first.placement);
+    expect_all_outputs_right(backend, first, 4);
+  }
+}
+
+/// Every expert in two neighbouring slots, with half of its tokens each.
+placement::Placement twice(int devices, const std::vector<std::int32_t>& order) {
+  std::vector<std::int32_t> doubled;
+  for (const auto expert : order) {
+    doubled.insert(doubled.end(), 2, expert);
+  }
+  auto placement = placed(devices, doubled, 2);
+  std::ranges::fill(placement.share_of_slot.flat(), 0.5);
+  return placement;
+}
+
+TEST(CpuBackend, AnExpertForTwoSlotsOfADeviceMovesOnce) {
+  for (const int devices : fleet_sizes()) {
+    CpuBackend backend(world(), kModel, kSeed, devices, kTokens, kModel.experts);
+    const Phase first(twice(devices, in_order()), 1);
+    const Phase second(twice(devices, backwards()), 1);
+    backend.move_to(first.placement);
+    const auto migration = backend.move_to(second.placement);
+    EXPECT_EQ(migration.moved_experts,
+              std::ssize(placement::plan_migration(first.placement, second.placement)));
+    EXPECT_EQ(migration.moved_experts > 0, devices > 1);
+    expect_all_outputs_right(backend, second, 4);
+    if (auto* device = backend.device(); device != nullptr) {
+      for (int layer = 0; layer < 3; ++layer) {
+        for (int s = 0; s < device->slots(); ++s) {
+          const auto& slot = device->at(layer, s);
+          EXPECT_EQ(slot.weights, device->find(layer, slot.expert)->weights) << "shared memory";
+          EXPECT_EQ(slot.weights->checksum(), device->expected_checksum(layer, slot.expert));
+        }
+      }
+    }
     backend.move_to(first.placement);
     expect_all_outputs_right(backend, first, 4);
   }

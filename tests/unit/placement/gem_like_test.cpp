@@ -148,6 +148,46 @@ TEST(GemLike, StopsWhereNoSwapOfTheStragglerHelps) {
   EXPECT_GT(checks, 1000);
 }
 
+TEST(GemLike, AsManySwapsAreLookedAtAsAreAllowed) {
+  const auto trace = bursts(16, 1);
+  const auto speeds = equal_speeds(4);
+  Problem problem{trace.mean, speeds, 4, 4, 0};
+  problem.trace = &trace.steps;
+  const LayerProblem layer(problem, 0);
+  const auto copies = copies_for(layer.loads(), 4, 4);
+  Slots start(16);
+  std::iota(start.begin(), start.end(), 0);
+  GemSearch search(layer, copies);
+  // a round looks at the straggler's 4 slots with 12 others
+  for (const std::int64_t rounds : {0, 1, 2}) {
+    search.start_from(start);
+    search.improve(48 * rounds + 47);
+    const auto slots = search.slots();
+    int changed = 0;
+    for (std::size_t s = 0; s < start.size(); ++s) {
+      changed += slots[s] != start[s] ? 1 : 0;
+    }
+    EXPECT_LE(changed, 2 * rounds);
+    EXPECT_EQ(changed == 0, rounds == 0);
+  }
+}
+
+TEST(GemLike, LargeFleetsGetNoRestarts) {
+  std::vector<std::vector<double>> steps;
+  for (std::uint64_t t = 0; t < 16; ++t) {
+    const auto loads = random_loads(1, 2048, t);
+    steps.emplace_back(loads.flat().begin(), loads.flat().end());
+  }
+  const Trace trace(steps);
+  const auto speeds = equal_speeds(1024);
+  const auto solved = [&](std::uint64_t seed) {
+    Problem problem{trace.mean, speeds, 1024, 2, seed};
+    problem.trace = &trace.steps;
+    return solve(find_policy("gem_like"), problem);
+  };
+  EXPECT_EQ(solved(1).expert_of_slot, solved(2).expert_of_slot);
+}
+
 TEST(GemLike, RestartsAreDrawnByTheSeedAndOnlyThey) {
   const auto trace = bursts(32, 3);
   const auto speeds = equal_speeds(4);

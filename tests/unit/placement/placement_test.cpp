@@ -8,6 +8,7 @@
 
 #include "base/error.hpp"
 #include "cases.hpp"
+#include "placement/migration.hpp"
 
 namespace moevar::placement {
 namespace {
@@ -179,6 +180,40 @@ TEST(Moves, AreTheExpertsThatChangeDevice) {
   EXPECT_EQ(moves[0].to_device, 0);
   EXPECT_EQ(moves[0].to_slot, 1);
   EXPECT_EQ(moves[4].layer, 1);
+}
+
+TEST(Moves, AnExpertInTwoSlotsOfADeviceMovesOnce) {
+  const auto placed = [](const std::vector<std::int32_t>& experts) {
+    Placement p;
+    p.devices = 2;
+    p.slots_per_device = 3;
+    p.expert_of_slot = Matrix<std::int32_t>({1, 6});
+    std::ranges::copy(experts, p.expert_of_slot.flat().begin());
+    return p;
+  };
+  const auto from = placed({0, 1, 2, 3, 1, 2});
+  const auto to = placed({3, 0, 3, 1, 2, 0});
+  const auto moves = moves_between(from, to);
+  ASSERT_EQ(moves.size(), 2U);
+  EXPECT_EQ(moves[0].expert, 3);
+  EXPECT_EQ(moves[0].to_slot, 0);
+  EXPECT_EQ(moves[1].expert, 0);
+  EXPECT_EQ(moves[1].to_slot, 5);
+  EXPECT_EQ(plan_migration(from, to).size(), moves.size());
+}
+
+TEST(Eplb, AZerosSignIsNoLoad) {
+  const auto speeds = equal_speeds(2);
+  for (const char* policy : {"eplb", "eplb_steps"}) {
+    const auto with = one_layer({-0.0, 5.0, 3.0, -0.0});
+    const auto without = one_layer({0.0, 5.0, 3.0, 0.0});
+    const auto p = solve(find_policy(policy), {with, speeds, 2, 3, 0});
+    EXPECT_EQ(p.expert_of_slot,
+              solve(find_policy(policy), {without, speeds, 2, 3, 0}).expert_of_slot)
+        << policy;
+    EXPECT_EQ(std::ranges::count(row(p, 0), 1), 2) << policy << ": the heaviest is copied";
+    EXPECT_EQ(std::ranges::count(row(p, 0), 2), 2) << policy << ": then the next";
+  }
 }
 
 TEST(Solve, RefusesWhatDoesNotFit) {
