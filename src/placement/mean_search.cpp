@@ -36,17 +36,19 @@ std::vector<Piece> MeanSearch::cut() const {
   auto caps = targets_;
   std::ranges::sort(caps, std::greater<>{});
   std::vector<Piece> pieces;
-  pieces.reserve(packing_.devices() * packing_.width());
+  const std::size_t slots = packing_.devices() * packing_.width();
+  pieces.reserve(slots);
+  std::size_t spare = slots - loads_.size();  // enough by the bound, but for loads next to nothing
   for (std::size_t e = 0; e < loads_.size(); ++e) {
     std::size_t count = 1;
     double covered = caps.front() * (1.0 + kSettled);
-    while (covered < loads_[e] && count < caps.size()) {
+    while (covered < loads_[e] && count < caps.size() && spare > 0) {
       covered += caps[count++];
+      --spare;
     }
     pieces.insert(pieces.end(), count,
                   {loads_[e] / static_cast<double>(count), static_cast<std::int32_t>(e)});
   }
-  // no more than there are slots, since the bound allows for the targets
   std::ranges::sort(pieces, before);
   return pieces;
 }

@@ -33,7 +33,7 @@ struct PhaseSteps {
 
 /// What moving experts to a new placement took.
 struct Migration {
-  std::int64_t moved_experts = 0;  ///< (layer, expert) pairs that changed device
+  std::int64_t moved_experts = 0;  ///< (layer, device, expert): an expert that came to a device
   std::int64_t bytes = 0;          ///< weights sent between devices
   double time_ms = 0.0;            ///< slowest device
 };

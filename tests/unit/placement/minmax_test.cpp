@@ -264,6 +264,20 @@ TEST(Minmax, SharesBySpeedWhereReplicasFillAllSlots) {
   EXPECT_NEAR(p.predicted_us[0], 600.0 / (1 + 1 / 2.0 + 1 / 3.0), 0.01);
 }
 
+TEST(Minmax, HoldsForLoadsNextToNothing) {
+  Matrix<double> loads({1, 4});
+  std::ranges::copy(std::vector<double>{2e-322, 8.9e-322, 6.9e-322, 2e-322}, loads.flat().begin());
+  for (const bool flat : {false, true}) {
+    SpeedModels speeds;
+    for (int d = 0; d < 5; ++d) {
+      speeds.push_back(flat ? SpeedCurve({100.0, 2000.0}, {5.0, 5.0})
+                            : SpeedCurve({1.0}, {1.0 + 0.1 * d}));
+    }
+    check_placement(solve(find_policy("minmax"), {loads, speeds, 5, 1}), 4);
+    check_placement(solve(find_policy("minmax"), {loads, speeds, 5, 2}), 4);
+  }
+}
+
 TEST(Minmax, KeepsABudgetFromAPlacementWithTwins) {
   const auto speeds = spread_speeds(6, 0.3);
   int twins = 0;
