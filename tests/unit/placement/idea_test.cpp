@@ -84,7 +84,15 @@ struct Experiment {
   }
 };
 
+#ifdef __SANITIZE_ADDRESS__
+// ten times slower; what they call is sanitized by the other tests
+#define SKIP_IF_SANITIZED() GTEST_SKIP() << "the release build runs this"
+#else
+#define SKIP_IF_SANITIZED() (void)0
+#endif
+
 TEST(Idea, OnUnseenBurstyStepsTheTraceBeatsTheMeanAndMinmaxBeatsGemLike) {
+  SKIP_IF_SANITIZED();
   for (const int devices : {8, 16, 32}) {
     const auto speeds = unlike(devices);
     const Experiment experiment{devices, 0, 0.5, 0.5, speeds, speeds};
@@ -122,6 +130,7 @@ class Speeds : public testing::Test {
 };
 
 TEST_F(Speeds, WinWhereGpusDifferAndNotWhereTheyAreEqual) {
+  SKIP_IF_SANITIZED();
   const auto differ = unlike(kDevices);
   const SpeedModels equal(kDevices, SpeedCurve({1.0}, {1.0}));
   const auto with = over_eplb(differ, differ);
@@ -141,6 +150,7 @@ TEST_F(Speeds, WinWhereGpusDifferAndNotWhereTheyAreEqual) {
 }
 
 TEST_F(Speeds, LoseWhenTheyAreShuffled) {
+  SKIP_IF_SANITIZED();
   const auto differ = unlike(kDevices);
   auto shuffled = differ;
   std::ranges::rotate(shuffled, shuffled.begin() + 1);
