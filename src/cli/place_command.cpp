@@ -161,8 +161,8 @@ class PlaceCommand : public Command {
     report(file, origin, loads);
   }
 
-  void report(const placement::PlacementFile& file, const placement::PlacementOrigin& origin,
-              const RecordedLoads& loads) const {
+  static void report(const placement::PlacementFile& file, const placement::PlacementOrigin& origin,
+                     const RecordedLoads& loads) {
     const auto& plan = file.placement;
     const double predicted = sum(plan.predicted_us);
     const double bound = sum(plan.lower_bound_us);

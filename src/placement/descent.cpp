@@ -38,6 +38,7 @@ bool Descent::within_budget(std::size_t device, const Bundle& give, std::size_t 
 }
 
 bool Descent::may(std::size_t a, const Bundle& give, std::size_t b, const Bundle& take) const {
+  // NOLINTNEXTLINE(readability-suspicious-call-argument): what one gives the other takes
   if (packing_.limited() && !(within_budget(a, give, b, take) && within_budget(b, take, a, give))) {
     return false;
   }

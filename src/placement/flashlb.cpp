@@ -116,7 +116,7 @@ class Packer {
                               part * part * covariance_(expert, expert);
       const double cost =
           device.mean + part * mean_[expert] + kZ * std::sqrt(std::max(variance, 0.0));
-      if (best == devices_ || holds < best_holds || (holds == best_holds && cost < best_cost)) {
+      if (best == devices_ || (best_holds && !holds) || (holds == best_holds && cost < best_cost)) {
         best = d;
         best_holds = holds;
         best_cost = cost;

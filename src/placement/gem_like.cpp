@@ -31,7 +31,8 @@ void sort_by_class(const LayerProblem& problem, std::vector<Copy>& copies) {
       active[e] += loads[e] > 0.0 ? 1 : 0;
     }
   }
-  std::ranges::stable_partition(copies, [&](const Copy& copy) {
+  // clang-tidy 14 cannot read the ranges form
+  std::stable_partition(copies.begin(), copies.end(), [&](const Copy& copy) {
     return active[static_cast<std::size_t>(copy.expert)] >= kConsistent * problem.steps();
   });
 }

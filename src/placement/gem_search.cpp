@@ -29,8 +29,9 @@ double tabulated_tokens(const LayerProblem& problem) {
 }  // namespace
 
 TileTimes::TileTimes(const SpeedModels& speeds, double tokens)
-    : speeds_(speeds), stride_(static_cast<std::size_t>(std::ceil(tokens / kGemTile)) + 2) {
-  tiles_ = static_cast<double>(stride_);
+    : speeds_(speeds),
+      stride_(static_cast<std::size_t>(std::ceil(tokens / kGemTile)) + 2),
+      tiles_(static_cast<double>(stride_)) {
   table_.reserve(speeds.size() * stride_);
   for (const auto& curve : speeds) {
     for (std::size_t tile = 0; tile < stride_; ++tile) {

@@ -16,8 +16,9 @@ void assign_round_robin(const LayerProblem& problem, LayerSlots slots) {
   std::int32_t next = 0;
   for (int slot = 0; slot < problem.slots_per_device(); ++slot) {
     for (int device = 0; device < problem.devices(); ++device) {
-      slots.expert[static_cast<std::size_t>(device * problem.slots_per_device() + slot)] =
-          next++ % problem.experts();
+      slots.expert[static_cast<std::size_t>(device) *
+                       static_cast<std::size_t>(problem.slots_per_device()) +
+                   static_cast<std::size_t>(slot)] = next++ % problem.experts();
     }
   }
 }

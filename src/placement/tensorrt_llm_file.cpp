@@ -123,7 +123,7 @@ std::vector<std::int32_t> take_list(Scanner& scanner) {
       take_expert();
       if (!scanner.take(',')) {
         if (!scanner.take(']')) {
-          scanner.fail("\",\" or \"]\" after an expert");
+          scanner.fail(R"("," or "]" after an expert)");
         }
         break;
       }

@@ -120,7 +120,7 @@ void TraceSearch::moved(std::size_t slot_a, std::size_t slot_b) {
 bool TraceSearch::exchange_with(std::size_t a, std::size_t b) {
   load_others(a, b);
   const std::size_t width = times_.width();
-  float best = static_cast<float>(times_.total_us() * (1.0 - kGain));
+  auto best = static_cast<float>(times_.total_us() * (1.0 - kGain));
   std::size_t slot_a = 0;
   std::size_t slot_b = 0;
   bool found = false;
@@ -156,7 +156,7 @@ bool TraceSearch::shift_to(std::size_t a, std::size_t b) {
   const std::size_t width = times_.width();
   const auto& slots = times_.slots();
   const Lanes* nothing = &tokens_[slots.expert.size() * blocks_];
-  float best = static_cast<float>(times_.total_us() * (1.0 - kGain));
+  auto best = static_cast<float>(times_.total_us() * (1.0 - kGain));
   double best_share = 0.0;
   std::size_t from = 0;
   std::size_t to = 0;

@@ -41,7 +41,7 @@ class Exchange {
     std::iota(partners.begin(), partners.end(), std::size_t{0});
     std::ranges::stable_sort(partners, {}, [&](std::size_t d) { return time_us_[d]; });
     partners.resize(other_partners ? partners.size() : 1);
-    for (const auto partner : partners) {
+    return std::ranges::any_of(partners, [&](std::size_t partner) {
       const auto best = best_with(slowest, partner);
       if (best.time_us < time_us_[slowest] * (1.0 - kRounding)) {
         std::swap(slots_.expert[best.slot], slots_.expert[best.other]);
@@ -50,8 +50,8 @@ class Exchange {
         sum_up(partner);
         return true;
       }
-    }
-    return false;
+      return false;
+    });
   }
 
  private:

@@ -60,7 +60,7 @@ int Placer::slots_per_device(int devices) const {
 }
 
 /// Beyond the heaviest load that any placement can bring a device, tokens.
-double Placer::range_of_models(const Matrix<double>& mean_loads, int slots) const {
+double Placer::range_of_models(const Matrix<double>& mean_loads, int slots) {
   // steps scatter about their mean, and loads drift after the profile
   constexpr double kRoom = 1.5;
   double heaviest = 0.0;

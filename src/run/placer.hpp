@@ -72,7 +72,7 @@ class Placer {
   };
 
   [[nodiscard]] int slots_per_device(int devices) const;
-  [[nodiscard]] double range_of_models(const Matrix<double>& mean_loads, int slots) const;
+  [[nodiscard]] static double range_of_models(const Matrix<double>& mean_loads, int slots);
   [[nodiscard]] std::string reason_to_solve(const placement::Policy& policy,
                                             const Plan& plan) const;
   void profile_again(Backend& backend, const Plan& plan, const Matrix<double>& mean_loads);
