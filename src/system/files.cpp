@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <fstream>
 #include <sstream>
+#include <sys/stat.h>
 #include <system_error>
 #include <unistd.h>
 
@@ -26,7 +27,8 @@ namespace fs = std::filesystem;
 
 class Descriptor {
  public:
-  Descriptor(const fs::path& path, int flags) : fd_(::open(path.c_str(), flags, 0666)) {
+  Descriptor(const fs::path& path, int flags, mode_t mode = 0666)
+      : fd_(::open(path.c_str(), flags, mode)) {
     if (fd_ < 0) {
       fail("open", path, errno);
     }
@@ -90,12 +92,17 @@ void publish(const fs::path& temporary, const fs::path& target) {
   sync(folder_of(target));
 }
 
-void write_text(const fs::path& target, std::string_view text) {
+void write_text(const fs::path& target, std::string_view text, std::optional<mode_t> mode) {
   auto temporary = target;
   temporary += ".tmp";
   try {
     {
-      const Descriptor file(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC);
+      constexpr mode_t kNew = 0666;
+      const Descriptor file(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC,
+                            mode.value_or(kNew));
+      if (mode && ::fchmod(file.raw(), *mode) != 0) {
+        fail("write", target, errno);
+      }
       write_all(file, text, target);
     }
     publish(temporary, target);

@@ -2,8 +2,10 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <sys/types.h>
 #include <vector>
 
 /// Files that are there whole or not at all, also after a crash. A failed call throws
@@ -17,8 +19,10 @@ void sync(const std::filesystem::path& path);
 /// one folder; what had the name `target` is replaced.
 void publish(const std::filesystem::path& temporary, const std::filesystem::path& target);
 
-/// Writes `text` under a temporary name, then publishes it. On failure nothing is left.
-void write_text(const std::filesystem::path& target, std::string_view text);
+/// Writes `text` under a temporary name, then publishes it. On failure nothing is left. `mode`: its
+/// permissions, whatever the umask; nullopt: those that new files get.
+void write_text(const std::filesystem::path& target, std::string_view text,
+                std::optional<mode_t> mode = std::nullopt);
 
 /// Throws where a file of this name could not be made by write_new_text: InputError where it
 /// exists, EnvironmentError where its folder does not.

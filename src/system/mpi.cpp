@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <csignal>
 #include <exception>
 #include <limits>
 #include <numeric>
 #include <optional>
+#include <unistd.h>
 #include <utility>
 
 #include <fmt/format.h>
@@ -48,8 +51,30 @@ void finalize() noexcept {
   }
 }
 
+namespace {
+
+std::atomic<int> last_status{1};
+static_assert(std::atomic<int>::is_always_lock_free);
+
+}  // namespace
+
+void end_by_alarm(int status) noexcept {
+  constexpr unsigned kSeconds = 5;
+  last_status = status;
+  struct sigaction action {};
+  action.sa_handler = [](int) { ::_exit(last_status); };
+  sigemptyset(&action.sa_mask);
+  ::sigaction(SIGALRM, &action, nullptr);
+  sigset_t alone{};
+  sigemptyset(&alone);
+  sigaddset(&alone, SIGALRM);
+  ::pthread_sigmask(SIG_UNBLOCK, &alone, nullptr);
+  ::alarm(kSeconds);
+}
+
 void abort(int status) noexcept {
   if (running()) {
+    end_by_alarm(status);  // without memory MPI_Abort may not come to an end
     MPI_Abort(MPI_COMM_WORLD, status);
   }
 }

@@ -36,8 +36,12 @@ class Session {
 bool running() noexcept;
 /// MPI_Finalize where MPI runs. Collective.
 void finalize() noexcept;
-/// Ends all ranks with that exit status; returns only where MPI does not run.
+/// Ends all ranks with that exit status; returns only where MPI does not run. Where MPI itself
+/// hangs, the process ends alone after 5 s, and the launcher ends the others.
 void abort(int status) noexcept;
+
+/// The process ends with that status in 5 s, whatever hangs until then; needs no memory.
+void end_by_alarm(int status) noexcept;
 
 /// A communicator that this object owns, or a view of MPI_COMM_WORLD.
 class Communicator {
