@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 namespace moevar::fleet {
 
@@ -17,15 +16,6 @@ Limit limit_of(const GpuFamily& family, double clock_mhz, double power, double t
     return Limit::max_clock;
   }
   return clock_mhz <= family.f_min_mhz && power > target_w ? Limit::floor : Limit::power_cap;
-}
-
-/// The operating point at a given die temperature.
-OperatingPoint solve_at(const GpuFamily& family, const GpuTraits& gpu, const Activity& activity,
-                        double cap_w, double temperature_c) {
-  const double target_w = regulated_power_w(family, gpu, cap_w);
-  const double clock = clock_for_power(family, gpu, activity, temperature_c, target_w);
-  const double power = power_w(family, gpu, activity, clock, temperature_c);
-  return {clock, power, temperature_c, limit_of(family, clock, power, target_w)};
 }
 
 double idle_temperature(const GpuFamily& family, const GpuTraits& gpu) {
@@ -98,6 +88,14 @@ double clock_for_power(const GpuFamily& family, const GpuTraits& gpu, const Acti
   return low;
 }
 
+OperatingPoint solve_at(const GpuFamily& family, const GpuTraits& gpu, const Activity& activity,
+                        double cap_w, double temperature_c) noexcept {
+  const double target_w = regulated_power_w(family, gpu, cap_w);
+  const double clock = clock_for_power(family, gpu, activity, temperature_c, target_w);
+  const double power = power_w(family, gpu, activity, clock, temperature_c);
+  return {clock, power, temperature_c, limit_of(family, clock, power, target_w)};
+}
+
 OperatingPoint solve_steady(const GpuFamily& family, const GpuTraits& gpu, const Activity& activity,
                             double cap_w) noexcept {
   const double target_w = regulated_power_w(family, gpu, cap_w);
@@ -146,14 +144,12 @@ double kernel_time_ns(const GpuFamily& family, const GpuTraits& gpu, double flop
 }
 
 std::uint64_t throttle_reasons(Limit limit) noexcept {
-  constexpr std::uint64_t kSwPowerCap = 0x4;
-  constexpr std::uint64_t kSwThermalSlowdown = 0x20;
   switch (limit) {
     case Limit::power_cap:
     case Limit::floor:
-      return kSwPowerCap;
+      return timeline::reason::sw_power_cap;
     case Limit::thermal:
-      return kSwThermalSlowdown;
+      return timeline::reason::sw_thermal;
     case Limit::max_clock:
       break;
   }
@@ -169,8 +165,11 @@ timeline::DeviceState device_state(const GpuFamily& family, const GpuTraits& gpu
   const double cap_w = condition.power_cap_w.value_or(family.cap_max_w);
   const OperatingPoint point = solve(family, gpu, activity, cap_w, condition.heat);
   timeline::DeviceState state;
-  state.requested_cap_w = condition.power_cap_w.value_or(std::numeric_limits<double>::quiet_NaN());
-  state.enforced_cap_w = cap_w;
+  state.cap = {.requested_w = condition.power_cap_w.value_or(timeline::kUnknown),
+               .enforced_w = cap_w,
+               .default_w = family.cap_max_w,
+               .min_w = family.cap_min_w,
+               .max_w = family.cap_max_w};
   state.sm_clock_mhz = point.clock_mhz;
   state.power_w = point.power_w;
   state.temperature_c = point.temperature_c;

@@ -74,6 +74,10 @@ double settled_power_w(const GpuFamily& family, const GpuTraits& gpu, const Acti
 double clock_for_power(const GpuFamily& family, const GpuTraits& gpu, const Activity& activity,
                        double temperature_c, double limit_w) noexcept;
 
+/// What a cap allows at a given die temperature (E1, E2, E5).
+OperatingPoint solve_at(const GpuFamily& family, const GpuTraits& gpu, const Activity& activity,
+                        double cap_w, double temperature_c) noexcept;
+
 /// Clock, power and temperature in thermal steady state under a cap (E1 ... E6).
 OperatingPoint solve_steady(const GpuFamily& family, const GpuTraits& gpu, const Activity& activity,
                             double cap_w) noexcept;
