@@ -27,6 +27,7 @@ const std::vector<CommandEntry>& commands() {
       {"export", "write a placement as an engine's file: SGLang, vLLM-Ascend, TensorRT-LLM",
        make_export_command},
       {"fleet", "draw a fleet of modelled GPUs and write it as CSV", make_fleet_command},
+      {"caps", "show the GPUs' power limits, or put back what a dead run left", make_caps_command},
   };
   return all;
 }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "cli/commands.hpp"
+#include "cli/interruption.hpp"
 #include "cli/progress.hpp"
 #include "cli/study_options.hpp"
 #include "record/summary.hpp"
@@ -26,6 +27,7 @@ class RunCommand : public Command {
     if (out_.empty()) {
       throw InputError("--out: empty; it must name a folder");
     }
+    const signals::Watch watch(end_on_signal);
     const mpi::Session session(&argc, &argv);
     const auto world = mpi::Communicator::world();
     study::ParsedStudy parsed;
