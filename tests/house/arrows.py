@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 FLOORS = [
     {"base"},
     {"system", "workload", "study", "stats"},
-    {"expert_ffn", "gating", "token_exchange", "placement", "timeline"},
+    {"burn", "expert_ffn", "gating", "token_exchange", "placement", "timeline"},
     {"fleet", "exchange", "record"},
     {"conditions"},
     {"run"},
