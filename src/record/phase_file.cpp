@@ -11,74 +11,15 @@
 
 #include "base/error.hpp"
 #include "base/tensor.hpp"
+#include "record/put.hpp"
+#include "record/telemetry_file.hpp"
 #include "system/files.hpp"
 
 namespace moevar::record {
 
 namespace {
 
-using hdf5::Layout;
 using hdf5::Shape;
-
-/// Data below this stay in one piece: a chunk index would cost more than compression wins.
-constexpr std::size_t kSmallBytes = 4096;
-/// Large enough for gzip and for striped file systems, small enough to read one device alone.
-constexpr std::size_t kChunkBytes = std::size_t{512} << 10U;
-constexpr unsigned kDeflate = 1;
-
-/// Chunks fill the last axes first, so that a chunk holds whole device rows where they fit, and cut
-/// an axis into even pieces.
-Layout layout_of(const Shape& shape, std::size_t element_bytes) {
-  std::size_t bytes = element_bytes;
-  for (const auto extent : shape) {
-    bytes *= extent;
-  }
-  if (bytes < kSmallBytes) {
-    return {};
-  }
-  Layout layout{Shape(shape.size()), kDeflate};
-  std::size_t filled = element_bytes;
-  for (std::size_t axis = shape.size(); axis-- > 0;) {
-    const hsize_t fits = std::max<hsize_t>(kChunkBytes / filled, 1);
-    const hsize_t pieces = (shape[axis] + fits - 1) / fits;
-    layout.chunk[axis] = (shape[axis] + pieces - 1) / pieces;
-    filled *= layout.chunk[axis];
-  }
-  return layout;
-}
-
-template <class T>
-void put(const hdf5::Location& where, const std::string& name, const Shape& shape,
-         std::span<const T> values, const char* unit) {
-  auto dataset = where.create_dataset<T>(name, shape, layout_of(shape, sizeof(T)));
-  dataset.write(values);
-  dataset.set_attribute("unit", unit);
-  dataset.close();
-}
-
-template <class T>
-void put(const hdf5::Location& where, const std::string& name, const std::vector<T>& values,
-         const char* unit) {
-  put(where, name, {values.size()}, std::span<const T>(values), unit);
-}
-
-template <class T>
-void put(const hdf5::Location& where, const std::string& name, const Matrix<T>& values,
-         const char* unit) {
-  put(where, name, {values.extent(0), values.extent(1)}, values.flat(), unit);
-}
-
-/// One value per element of `items`, by `member`, as a dataset.
-template <class T, class Items, class Member>
-void put_column(const hdf5::Location& where, const std::string& name, const Items& items,
-                Member member, const char* unit) {
-  std::vector<T> column;
-  column.reserve(items.size());
-  for (const auto& item : items) {
-    column.push_back(static_cast<T>(item.*member));
-  }
-  put(where, name, column, unit);
-}
 
 void put_texts(const hdf5::Location& where, const std::string& name,
                const std::vector<DeviceIdentity>& fleet, std::string DeviceIdentity::*member) {
@@ -165,32 +106,22 @@ void write_speeds(const hdf5::Group& phase, const placement::SpeedModels& speeds
   put(group, "time_us", time_us, "us");
 }
 
-void write_telemetry(const hdf5::Group& phase, const std::vector<timeline::DeviceState>& states) {
-  using State = timeline::DeviceState;
-  const auto group = phase.create_group("telemetry");
-  put_column<double>(group, "requested_cap_w", states, &State::requested_cap_w, "W");
-  put_column<double>(group, "enforced_cap_w", states, &State::enforced_cap_w, "W");
-  put_column<double>(group, "sm_clock_mhz", states, &State::sm_clock_mhz, "MHz");
-  put_column<double>(group, "power_w", states, &State::power_w, "W");
-  put_column<double>(group, "temperature_c", states, &State::temperature_c, "degC");
-  put_column<std::uint64_t>(group, "throttle_reasons", states, &State::throttle_reasons, "bitmask");
-  put_column<std::uint8_t>(group, "steady", states, &State::steady, "bool");
-}
-
 void write_timing(const hdf5::File& file, const PhaseRecord& phase) {
   const auto group = file.create_group("timing");
   group.set_attribute("solve_ms", phase.placement.solve_ms);
   group.set_attribute("migrate_ms", phase.migrate_ms);
+  group.set_attribute("polling_s", phase.telemetry.polling_s);
   put_column<std::int32_t>(group, "rank", phase.fleet, &DeviceIdentity::rank, "rank");
 }
 
-/// All but the [devices, steps, layers] arrays.
-void write_rest(const hdf5::File& file, const hdf5::Group& group, const PhaseRecord& phase) {
+/// All but the [devices, steps, layers] arrays. `telemetry`: the whole fleet's.
+void write_rest(const hdf5::File& file, const hdf5::Group& group, const PhaseRecord& phase,
+                const timeline::Telemetry& telemetry) {
   write_factors(group, phase);
   write_totals(group, phase.totals);
   write_placement(group, phase);
   write_speeds(group, phase.speeds);
-  write_telemetry(group, phase.states);
+  write_telemetry(group, phase.state, telemetry);
   write_timing(file, phase);
 }
 
@@ -211,13 +142,14 @@ Shape timeline_shape(const PhaseRecord& phase) {
 
 /// Rank 0 gathers one array at a time and writes it.
 void write_gathered(const mpi::Communicator& comm, const std::filesystem::path& path,
-                    const PhaseRecord& phase, bool with_timelines) {
+                    const PhaseRecord& phase, const timeline::Telemetry& telemetry,
+                    bool with_timelines) {
   std::optional<hdf5::File> file;
   std::optional<hdf5::Group> group;
   mpi::on_root(comm, [&] {
     file.emplace(hdf5::File::create(path));
     group.emplace(file->create_group("phase"));
-    write_rest(*file, *group, phase);
+    write_rest(*file, *group, phase, telemetry);
   });
   if (with_timelines) {
     const auto shape = timeline_shape(phase);
@@ -237,7 +169,7 @@ void write_gathered(const mpi::Communicator& comm, const std::filesystem::path& 
 /// All ranks write their devices' rows through MPI-IO; then rank 0 alone adds the rest. Each
 /// collective step is agreed on before the next: a rank that fails must not leave others waiting.
 void write_shared(const mpi::Communicator& comm, const std::filesystem::path& path,
-                  const PhaseRecord& phase) {
+                  const PhaseRecord& phase, const timeline::Telemetry& telemetry) {
   std::optional<hdf5::File> file;
   std::optional<hdf5::Group> group;
   mpi::on_all(comm, [&] {
@@ -265,7 +197,7 @@ void write_shared(const mpi::Communicator& comm, const std::filesystem::path& pa
   mpi::on_root(comm, [&] {
     auto rest = hdf5::File::open_to_write(path);
     auto existing = rest.group("phase");
-    write_rest(rest, existing, phase);
+    write_rest(rest, existing, phase, telemetry);
     existing.close();
     rest.close();
   });
@@ -276,11 +208,12 @@ void check_shapes(const mpi::Communicator& comm, const PhaseRecord& phase, bool 
   const auto sizes = comm.all_gather(std::int64_t{phase.range.size()});
   mpi::on_all(comm, [&] {
     const auto devices = phase.fleet.size();
-    if (phase.spec.devices != static_cast<int>(devices) || phase.states.size() != devices ||
+    if (phase.spec.devices != static_cast<int>(devices) || phase.state.devices.size() != devices ||
         phase.speeds.size() != devices) {
       throw CheckError(fmt::format(
           "phase {} of {} devices came with {} identities, {} states and {} speed models",
-          phase.spec.index, phase.spec.devices, devices, phase.states.size(), phase.speeds.size()));
+          phase.spec.index, phase.spec.devices, devices, phase.state.devices.size(),
+          phase.speeds.size()));
     }
     std::int64_t begin = 0;
     for (int rank = 0; rank < comm.rank(); ++rank) {
@@ -313,11 +246,12 @@ std::uintmax_t most_bytes(const PhaseRecord& phase, bool with_timelines) {
   constexpr std::uintmax_t kTotalsBytes = 7 * sizeof(Nanoseconds);
   constexpr std::uintmax_t kSlotBytes = sizeof(std::int32_t) + sizeof(double);
   constexpr std::uintmax_t kDeviceBytes = 1024;
+  constexpr std::uintmax_t kStepBytes = 2 * sizeof(double) + sizeof(std::uint32_t);
   const auto shape = timeline_shape(phase);
   const auto calls = shape[1] * shape[2];
   return kStructure + (with_timelines ? shape[0] * calls * kTimelineBytes : 0) +
-         calls * kTotalsBytes + phase.placement.expert_of_slot.size() * kSlotBytes +
-         shape[0] * kDeviceBytes;
+         calls * kTotalsBytes + shape[0] * shape[1] * kStepBytes +
+         phase.placement.expert_of_slot.size() * kSlotBytes + shape[0] * kDeviceBytes;
 }
 
 }  // namespace
@@ -329,10 +263,11 @@ void write_phase_file(const mpi::Communicator& comm, const std::filesystem::path
     // a disk that fills up amid a collective write leaves ranks waiting in MPI-IO for good
     mpi::on_root(comm, [&] { files::require_room(path, most_bytes(phase, with_timelines)); });
   }
+  const auto telemetry = gather_telemetry(comm, phase.telemetry);
   if (with_timelines && hdf5::parallel()) {
-    write_shared(comm, path, phase);
+    write_shared(comm, path, phase, telemetry);
   } else {
-    write_gathered(comm, path, phase, with_timelines);
+    write_gathered(comm, path, phase, telemetry, with_timelines);
   }
 }
 

@@ -45,7 +45,8 @@ struct PhaseRecord {
   DeviceRange range;                         ///< the devices of `mine`
   const timeline::Timeline& mine;            ///< this rank's devices
   const timeline::LayerTotals& totals;
-  const std::vector<timeline::DeviceState>& states;  ///< whole fleet
+  const timeline::FleetState& state;
+  const timeline::Telemetry& telemetry;  ///< of this rank's devices
   const placement::Placement& placement;
   const placement::SpeedModels& speeds;  ///< whole fleet
   std::string solved_because;            ///< why `placement` is this one: results/README.md

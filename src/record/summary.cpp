@@ -1,6 +1,8 @@
 #include "record/summary.hpp"
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <limits>
 #include <numeric>
 
@@ -54,13 +56,27 @@ double ratio(double numerator, double denominator) {
   return denominator > 0.0 ? numerator / denominator : kNone;
 }
 
+template <class T>
+nlohmann::ordered_json or_null(const std::optional<T>& value) {
+  return value ? nlohmann::ordered_json(*value) : nlohmann::ordered_json(nullptr);
+}
+
+/// Whether every device enforces what was asked of it; nothing where nothing was.
+std::optional<bool> caps_hold(const timeline::FleetState& state) {
+  bool hold = true;
+  for (const auto& device : state.devices) {
+    if (std::isnan(device.cap.requested_w)) {
+      return std::nullopt;
+    }
+    hold = hold && std::abs(device.cap.requested_w - device.cap.enforced_w) <= timeline::kSameCapW;
+  }
+  return hold;
+}
+
 nlohmann::ordered_json to_json(const CellSummary& cell) {
   nlohmann::ordered_json json;
   json["devices"] = cell.devices;
-  json["power_cap_w"] = nullptr;
-  if (cell.power_cap_w) {
-    json["power_cap_w"] = *cell.power_cap_w;
-  }
+  json["power_cap_w"] = or_null(cell.power_cap_w);
   json["heat"] = cell.heat;
   json["workload"] = cell.workload;
   json["policy"] = cell.policy;
@@ -75,6 +91,9 @@ nlohmann::ordered_json to_json(const CellSummary& cell) {
   json["load_imbalance"] = cell.load_imbalance;
   json["idle_fraction"] = cell.idle_fraction;
   json["gap_us"] = {{"median", cell.gap_us.median}, {"p90", cell.gap_us.p90}};
+  json["caps"] = cell.caps;
+  json["caps_hold"] = or_null(cell.caps_hold);
+  json["steady"] = or_null(cell.steady);
   json["solved_because"] = cell.solved_because;
   json["solve_ms"] = cell.solve_ms;
   json["moved_experts"] = cell.moved_experts;
@@ -87,9 +106,9 @@ nlohmann::ordered_json to_json(const CellSummary& cell) {
 }  // namespace
 
 CellSummary summarise(const study::PhaseSpec& spec, const std::string& workload,
-                      const timeline::LayerTotals& totals, const placement::Placement& placement,
-                      const std::string& solved_because, std::int64_t moved_experts,
-                      double migrate_ms) {
+                      const timeline::FleetState& state, const timeline::LayerTotals& totals,
+                      const placement::Placement& placement, const std::string& solved_because,
+                      std::int64_t moved_experts, double migrate_ms) {
   CellSummary cell;
   cell.devices = spec.devices;
   cell.power_cap_w = spec.condition.power_cap_w;
@@ -99,6 +118,11 @@ CellSummary summarise(const study::PhaseSpec& spec, const std::string& workload,
   cell.phase = spec.index;
   cell.repeat = spec.repeat;
   cell.solved_because = solved_because;
+  cell.caps = state.caps;
+  cell.caps_hold = caps_hold(state);
+  if (!std::isnan(state.window_s)) {
+    cell.steady = std::ranges::all_of(state.devices, &timeline::DeviceState::steady);
+  }
 
   constexpr std::array kLayer{stats::kMedian, stats::kP90, stats::kP99};
   auto layer = stats::quantiles(to_vector(totals.layer_ns.flat()), kLayer);

@@ -21,7 +21,10 @@ struct CellSummary {
   std::string workload;
   std::string policy;
   int repeat = 0;
-  std::string solved_because;  ///< why the phase's placement is this one
+  std::string caps;               ///< who sets the caps, as FleetState has it
+  std::optional<bool> caps_hold;  ///< every device enforces what was asked for; none: nothing was
+  std::optional<bool> steady;     ///< every device was in thermal steady state; none: not observed
+  std::string solved_because;     ///< why the phase's placement is this one
 
   struct {
     double mean = 0, median = 0, p90 = 0, p99 = 0;
@@ -42,9 +45,9 @@ struct CellSummary {
 
 /// Statistics of one phase. Quantiles are nearest-rank. Pure.
 CellSummary summarise(const study::PhaseSpec& spec, const std::string& workload,
-                      const timeline::LayerTotals& totals, const placement::Placement& placement,
-                      const std::string& solved_because, std::int64_t moved_experts,
-                      double migrate_ms);
+                      const timeline::FleetState& state, const timeline::LayerTotals& totals,
+                      const placement::Placement& placement, const std::string& solved_because,
+                      std::int64_t moved_experts, double migrate_ms);
 
 struct Summary {
   std::string study;

@@ -115,10 +115,22 @@ std::string headings(const std::string& unit, const std::string& base) {
                   in_unit("p99"), in_unit("p50"), base.substr(0, 10), "experts", "ms"});
 }
 
+/// What a reader must know before believing the cap and the heat of a title.
+std::string labels(const CellSummary& cell) {
+  std::string text;
+  if (cell.caps_hold == false) {
+    text += cell.caps == "observe" ? " · cap not set, only observed" : " · CAP NOT ENFORCED";
+  }
+  if (cell.steady == false) {
+    text += " · not steady";
+  }
+  return text;
+}
+
 std::string title(const CellSummary& cell) {
   const auto cap = cell.power_cap_w ? fmt::format("{:g} W", *cell.power_cap_w) : "own limit";
-  return fmt::format("{} device{} · {} · {} · {}", cell.devices, cell.devices == 1 ? "" : "s", cap,
-                     cell.heat, cell.workload);
+  return fmt::format("{} device{} · {} · {} · {}{}", cell.devices, cell.devices == 1 ? "" : "s",
+                     cap, cell.heat, cell.workload, labels(cell));
 }
 
 /// Policies in the order in which they appear, the base first.

@@ -1,10 +1,12 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "base/tensor.hpp"
 #include "base/units.hpp"
+#include "timeline/telemetry.hpp"
 
 namespace moevar::mpi {
 class Communicator;
@@ -60,15 +62,36 @@ LayerTotals totals_of(const Timeline& part);
 /// parts have the same [steps][layers], and ranks without devices take part.
 LayerTotals reduce_totals(const mpi::Communicator& comm, LayerTotals part);
 
-/// How a device stood while a phase ran.
+/// How a device stood when a phase began.
 struct DeviceState {
-  double requested_cap_w = 0.0;  ///< NaN: none was asked for
-  double enforced_cap_w = 0.0;   ///< NaN: not known
+  CapState cap;
   double sm_clock_mhz = 0.0;
   double power_w = 0.0;
   double temperature_c = 0.0;
-  std::uint64_t throttle_reasons = 0;  ///< NVML's clocks-event bitmask
-  bool steady = true;                  ///< in thermal steady state
+  std::uint64_t throttle_reasons = 0;  ///< bits of timeline::reason
+  bool steady = true;                  ///< temperature and clock have settled
+  double slope_c_min = kUnknown;       ///< its temperature's slope over FleetState::window_s
+};
+
+/// How a fleet stood when a phase began, and how it came there.
+struct FleetState {
+  std::vector<DeviceState> devices;  ///< the whole fleet
+  std::string caps = "none";         ///< who sets the caps: "set" | "verify" | "observe" | "model"
+  std::string sensors = "none";      ///< what was read: "nvml" | "stand-in" | "model"
+  std::vector<std::string> cap_changes;  ///< a line for each limit that changed by itself
+  double heat_s = 0.0;                   ///< time it took to get there
+  double window_s = kUnknown;            ///< over which steadiness was judged; NaN: it was not
+};
+
+/// What this rank's devices showed during a phase. Times are on the clock of the timeline. Parts
+/// that nobody took are empty.
+struct Telemetry {
+  std::vector<std::vector<Reading>> series;  ///< [device][reading], at the sampling rate
+  Matrix<double> step_sm_clock_mhz;          ///< [device][step]
+  Matrix<double> step_temperature_c;
+  Matrix<std::uint32_t> step_throttle_reasons;
+  std::vector<Counters> counted;  ///< [device]: over the measured steps
+  double polling_s = 0.0;         ///< processor time that sampling took, slowest node
 };
 
 }  // namespace moevar::timeline

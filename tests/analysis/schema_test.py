@@ -47,7 +47,8 @@ PHASE_ATTRIBUTES = {
     "moved_bytes": INTEGER,
 }
 PLACEMENT_ATTRIBUTES = {"slots_per_device": INTEGER, "solved_because": TEXT, "per_step": INTEGER}
-TIMING_ATTRIBUTES = {"solve_ms": REAL, "migrate_ms": REAL}
+TELEMETRY_ATTRIBUTES = {"caps": TEXT, "cap_changes": TEXT, "sensors": TEXT, "heat_s": REAL, "window_s": REAL}
+TIMING_ATTRIBUTES = {"solve_ms": REAL, "migrate_ms": REAL, "polling_s": REAL}
 
 # name: (axes, dtype, unit); D devices, S steps, L layers, P points, X slots
 TIMELINES = {
@@ -79,6 +80,30 @@ PHASE_DATASETS = {
     "telemetry/temperature_c": ("D", "f8", "degC"),
     "telemetry/throttle_reasons": ("D", "u8", "bitmask"),
     "telemetry/steady": ("D", "u1", "bool"),
+    "telemetry/default_cap_w": ("D", "f8", "W"),
+    "telemetry/min_cap_w": ("D", "f8", "W"),
+    "telemetry/max_cap_w": ("D", "f8", "W"),
+    "telemetry/slope_c_min": ("D", "f8", "degC/min"),
+}
+# Parts of telemetry that are there together or not at all.
+COUNTED_DATASETS = {
+    "telemetry/energy_mj": ("D", "f8", "mJ"),
+    "telemetry/sw_power_cap_ns": ("D", "f8", "ns"),
+    "telemetry/sw_thermal_ns": ("D", "f8", "ns"),
+    "telemetry/hw_thermal_ns": ("D", "f8", "ns"),
+}
+STEP_DATASETS = {
+    "telemetry/step_sm_clock_mhz": ("DS", "f8", "MHz"),
+    "telemetry/step_temperature_c": ("DS", "f8", "degC"),
+    "telemetry/step_throttle_reasons": ("DS", "u4", "bitmask"),
+}
+SERIES_DATASETS = {
+    "telemetry/series/readings": ("D", "i4", "1"),
+    "telemetry/series/time_ns": ("DN", "i8", "ns"),
+    "telemetry/series/sm_clock_mhz": ("DN", "f8", "MHz"),
+    "telemetry/series/power_w": ("DN", "f8", "W"),
+    "telemetry/series/temperature_c": ("DN", "f8", "degC"),
+    "telemetry/series/throttle_reasons": ("DN", "u4", "bitmask"),
 }
 FLEET_DATASETS = {
     "device": ("F", "i4", "1"),
@@ -157,6 +182,17 @@ def check_timelines(phase):
           f"{phase.name}: wait_ns is not last arrival - own arrival")
 
 
+def check_series(phase):
+    """Readings rise in time; what is behind a device's last one is padding."""
+    series = phase["telemetry/series"]
+    readings = series["readings"][...]
+    check(int(readings.max()) == series["time_ns"].shape[1], f"{series.name}: longer than its longest")
+    for device, count in enumerate(readings):
+        times = series["time_ns"][device]
+        check((np.diff(times[:count]) > 0).all(), f"{series.name}: device {device}: times do not rise")
+        check((times[count:] == 0).all(), f"{series.name}: device {device}: padding is not 0")
+
+
 def check_phase(name, phase):
     check_attributes(phase, PHASE_ATTRIBUTES)
     check(phase.attrs["index"] == int(name), f"{phase.name}: index {phase.attrs['index']}")
@@ -175,6 +211,13 @@ def check_phase(name, phase):
     fields = dict(PHASE_DATASETS)
     if "tokens" in phase:
         fields.update(TIMELINES)
+    for part in (COUNTED_DATASETS, STEP_DATASETS, SERIES_DATASETS):
+        if set(part) & datasets_below(phase):
+            fields.update(part)
+    check_attributes(phase["telemetry"], TELEMETRY_ATTRIBUTES)
+    if "series" in phase["telemetry"]:
+        sizes["N"] = phase["telemetry/series/time_ns"].shape[1]
+        check_series(phase)
     check_datasets(phase, fields, sizes)
     check(datasets_below(phase) == set(fields),
           f"{phase.name}: undocumented: {sorted(datasets_below(phase) - set(fields))}")
@@ -208,6 +251,13 @@ def check_cell(cell, phase, timing):
         phase["layer"][name][...]
         for name in ("layer_ns", "busy_sum_ns", "wait_sum_ns", "expert_max_ns", "expert_min_ns",
                      "tokens_max", "tokens_sum"))
+    telemetry = phase["telemetry"]
+    requested, enforced = telemetry["requested_cap_w"][...], telemetry["enforced_cap_w"][...]
+    observed = not np.isnan(telemetry.attrs["window_s"])
+    check(cell["caps"] == telemetry.attrs["caps"], f"{phase.name}: caps")
+    check(cell["steady"] == (bool(telemetry["steady"][...].all()) if observed else None), f"{phase.name}: steady")
+    check(cell["caps_hold"] == (None if np.isnan(requested).any() else
+                                bool((np.abs(requested - enforced) <= 0.5).all())), f"{phase.name}: caps_hold")
     devices = int(attrs["devices"])
     gap = slowest - fastest
     calls = tokens_sum > 0

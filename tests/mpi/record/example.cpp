@@ -123,15 +123,15 @@ Phase make_phase(const mpi::Communicator& comm, int index, const Size& size) {
                            "h100-sxm5 (modelled)", fmt::format("node{}", d / 8), d / 8, d % 8,
                            owner});
     timeline::DeviceState state;
-    state.requested_cap_w =
+    state.cap.requested_w =
         phase.spec.condition.power_cap_w.value_or(std::numeric_limits<double>::quiet_NaN());
-    state.enforced_cap_w = 700.0;
+    state.cap.enforced_w = 700.0;
     state.sm_clock_mhz = 1700.0 + d;
     state.power_w = 650.0 + d;
     state.temperature_c = 60.0 + d;
     state.throttle_reasons = (std::uint64_t{1} << 40U) + static_cast<std::uint64_t>(d);
     state.steady = d % 2 == 0;
-    phase.states.push_back(state);
+    phase.state.devices.push_back(state);
     // a device with one point fewer than the others: the shorter curve is padded
     std::vector<double> tokens{256.0, 1024.0, 4096.0};
     std::vector<double> time_us{40.0 + d, 130.0 + d, 500.0 + d};
@@ -163,7 +163,8 @@ PhaseRecord Phase::record() const {
           .range = range,
           .mine = mine,
           .totals = totals,
-          .states = states,
+          .state = state,
+          .telemetry = telemetry,
           .placement = placement,
           .speeds = speeds,
           .solved_because = "between-phases",
@@ -180,7 +181,7 @@ StudyHeader header(int planned_phases) {
 
 CellSummary summary_of(const Phase& phase) {
   const auto record = phase.record();
-  return summarise(record.spec, record.workload, record.totals, record.placement,
+  return summarise(record.spec, record.workload, record.state, record.totals, record.placement,
                    record.solved_because, record.moved_experts, record.migrate_ms);
 }
 

@@ -24,7 +24,8 @@ struct Phase {
   DeviceRange range;
   timeline::Timeline mine;
   timeline::LayerTotals totals;
-  std::vector<timeline::DeviceState> states;
+  timeline::FleetState state;
+  timeline::Telemetry telemetry;
   placement::Placement placement;
   placement::SpeedModels speeds;
 

@@ -300,7 +300,7 @@ TEST_F(RecordTest, RefusesAPhaseThatItHasAlready) {
 TEST_F(RecordTest, RefusesPartsThatDoNotMakeUpTheFleet) {
   StudyWriter writer(world_, folder_ / "run", example::header(1));
   auto phase = make_phase(world_, 0, {7, 2, 2});
-  phase.states.pop_back();
+  phase.state.devices.pop_back();
   expect_one_line(outcome_of([&] { writer.write(phase.record(), true); }), 1, "6 states");
   auto short_phase = make_phase(world_, 0, {7, 2, 2});
   if (world_.rank() == world_.size() - 1) {

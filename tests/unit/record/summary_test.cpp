@@ -22,6 +22,18 @@ study::PhaseSpec spec_of(int devices, const std::string& policy, int repeat = 0)
   return spec;
 }
 
+timeline::FleetState state_of() {
+  timeline::FleetState state;
+  state.caps = "set";
+  state.sensors = "nvml";
+  state.window_s = 60.0;
+  timeline::DeviceState device;
+  device.cap.requested_w = 500.0;
+  device.cap.enforced_w = 500.3;
+  state.devices.assign(2, device);
+  return state;
+}
+
 placement::Placement placement_of() {
   placement::Placement placement;
   placement.predicted_us = {10.0, 30.0};
@@ -48,8 +60,8 @@ timeline::LayerTotals crossed_totals() {
 }
 
 TEST(Summarise, IsDefinedOverDevicesNotOverLayers) {
-  const auto cell =
-      summarise(spec_of(2, "vibe"), "synthetic", crossed_totals(), placement_of(), "first", 3, 1.5);
+  const auto cell = summarise(spec_of(2, "vibe"), "synthetic", state_of(), crossed_totals(),
+                              placement_of(), "first", 3, 1.5);
   EXPECT_DOUBLE_EQ(cell.load_imbalance, 1.5);
   EXPECT_DOUBLE_EQ(cell.straggler_tax, 800.0 * 2 / 1200 - 1);
   EXPECT_DOUBLE_EQ(cell.idle_fraction, 400.0 / (2 * 800));
@@ -68,7 +80,7 @@ TEST(Summarise, TaxIsARatioOfSumsAndImbalanceAMeanOfRatios) {
   totals.tokens_max.flat()[1] = 1000;
   totals.tokens_sum.flat()[1] = 4000;  // alone: 1
   const auto cell =
-      summarise(spec_of(4, "vibe"), "counts", totals, placement_of(), "first", 0, 0.0);
+      summarise(spec_of(4, "vibe"), "counts", state_of(), totals, placement_of(), "first", 0, 0.0);
   EXPECT_DOUBLE_EQ(cell.straggler_tax, 16000.0 / 14000 - 1);
   EXPECT_DOUBLE_EQ(cell.load_imbalance, 2.5);
   EXPECT_DOUBLE_EQ(cell.layer_us.mean, 2.0);
@@ -80,7 +92,8 @@ TEST(Summarise, TaxIsARatioOfSumsAndImbalanceAMeanOfRatios) {
 TEST(Summarise, CarriesFactorsAndPlacement) {
   auto spec = spec_of(2, "eplb", 3);
   spec.condition = {450.0, study::Heat::ambient};
-  const auto cell = summarise(spec, "tokens", crossed_totals(), placement_of(), "first", 7, 1.5);
+  const auto cell =
+      summarise(spec, "tokens", state_of(), crossed_totals(), placement_of(), "first", 7, 1.5);
   EXPECT_EQ(cell.devices, 2);
   EXPECT_EQ(cell.power_cap_w, 450.0);
   EXPECT_EQ(cell.heat, "ambient");
@@ -94,9 +107,30 @@ TEST(Summarise, CarriesFactorsAndPlacement) {
   EXPECT_EQ(cell.lower_bound_layer_us, 10.0);
 }
 
+TEST(Summarise, SaysWhetherCapAndHeatCanBeBelieved) {
+  const auto cell_of = [](const timeline::FleetState& state) {
+    return summarise(spec_of(2, "eplb"), "counts", state, crossed_totals(), placement_of(), "first",
+                     0, 0.0);
+  };
+  auto state = state_of();
+  state.devices[1].cap.enforced_w = 450.0;
+  state.devices[0].steady = false;
+  EXPECT_EQ(cell_of(state).caps_hold, false);
+  EXPECT_EQ(cell_of(state).steady, false);
+  Summary summary{"s", "cuda", true, {cell_of(state)}};
+  EXPECT_NE(render_table(summary).find("CAP NOT ENFORCED · not steady"), std::string::npos);
+  state.caps = "observe";
+  summary.cells = {cell_of(state)};
+  EXPECT_NE(render_table(summary).find("cap not set, only observed"), std::string::npos);
+  state.devices[1].cap.requested_w = timeline::kUnknown;
+  EXPECT_EQ(cell_of(state).caps_hold, std::nullopt) << "nothing was asked for";
+  state.window_s = timeline::kUnknown;
+  EXPECT_EQ(cell_of(state).steady, std::nullopt) << "nobody looked";
+}
+
 TEST(Summarise, NothingMeasuredIsNoNumber) {
   const timeline::LayerTotals none(0, 0);
-  const auto cell = summarise(spec_of(2, "eplb"), "counts", none, {}, "first", 0, 0.0);
+  const auto cell = summarise(spec_of(2, "eplb"), "counts", state_of(), none, {}, "first", 0, 0.0);
   EXPECT_EQ(cell.layer_us.n, 0U);
   EXPECT_TRUE(std::isnan(cell.layer_us.median));
   EXPECT_TRUE(std::isnan(cell.straggler_tax));
@@ -116,7 +150,8 @@ class SummaryFile : public testing::Test {
 };
 
 TEST_F(SummaryFile, HoldsTheContractsFieldsAndNeverNan) {
-  auto cell = summarise(spec_of(2, "vibe"), "synthetic", crossed_totals(), {}, "first", 3, 1.5);
+  auto cell =
+      summarise(spec_of(2, "vibe"), "synthetic", state_of(), crossed_totals(), {}, "first", 3, 1.5);
   auto capped = cell;
   capped.power_cap_w = 450.0;
   write_summary(folder_, {"a \"study\"", "model", true, {cell, capped}});
@@ -128,7 +163,10 @@ TEST_F(SummaryFile, HoldsTheContractsFieldsAndNeverNan) {
   EXPECT_EQ(json.at("complete"), true);
   ASSERT_EQ(json.at("cells").size(), 2U);
   const auto& first = json["cells"][0];
-  EXPECT_EQ(first.size(), 18U);
+  EXPECT_EQ(first.size(), 21U);
+  EXPECT_EQ(first.at("caps"), "set");
+  EXPECT_EQ(first.at("caps_hold"), true) << "0.3 W of 500 is rounding";
+  EXPECT_EQ(first.at("steady"), true);
   EXPECT_EQ(first.at("solved_because"), "first");
   EXPECT_EQ(first.at("phase"), 0);
   EXPECT_TRUE(first.at("power_cap_w").is_null());
