@@ -18,7 +18,7 @@ ExpertCost::ExpertCost(const fleet::GpuFamily& family, const fleet::GpuTraits& g
   const auto memory_ns = [&](double bytes) {
     return fleet::kernel_time_ns(family, gpu, 0.0, bytes, clock_mhz);
   };
-  tile_ns = compute_ns(6.0 * hidden * intermediate * kTileRows);
+  tile_ns = compute_ns(6.0 * hidden * intermediate * kSmallTileRows);
   weights_ns = memory_ns(static_cast<double>(expert_bytes(model)));
   token_ns = memory_ns((2.0 * hidden + 2.0 * intermediate) * kBytesPerValue);
 }
