@@ -40,8 +40,9 @@ struct Migration {
 
 /// This rank's part of a phase.
 struct PhaseResult {
-  timeline::Timeline mine;       ///< this rank's devices
-  timeline::LayerTotals totals;  ///< of the whole fleet, the same on every rank
+  timeline::Timeline mine;        ///< this rank's devices
+  timeline::LayerTotals totals;   ///< of the whole fleet, the same on every rank
+  timeline::Telemetry telemetry;  ///< this rank's devices
   Nanoseconds clock_residual_ns =
       0;  ///< differences over ranks below this mean nothing; 0 in virtual time
   double reference_error =
@@ -63,8 +64,11 @@ class Backend {
   [[nodiscard]] virtual std::string timer() const = 0;
   [[nodiscard]] virtual std::string sync() const = 0;
 
-  /// Puts the fleet under a condition; returns every device's state, the same on every rank.
-  virtual std::vector<timeline::DeviceState> enter(const study::Condition& condition) = 0;
+  /// Puts the fleet under a condition: its cap, then its heat.
+  virtual void enter(const study::Condition& condition) = 0;
+  /// Just before the steps of a phase: brings the fleet back to the condition where profiling and
+  /// placing have let it slip. How it stands then, the same on every rank.
+  virtual timeline::FleetState settle() = 0;
   /// f_d(n) of `devices` (rising; empty: the whole fleet) under the present condition, up to
   /// `max_tokens` a device, split evenly over `slots` experts; in their order, the same on every
   /// rank.

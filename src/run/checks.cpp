@@ -9,6 +9,7 @@
 #include "fleet/gpu_family.hpp"
 #include "placement/placement.hpp"
 #include "run/runner.hpp"
+#include "run/sensors.hpp"
 #include "system/gpu.hpp"
 
 namespace moevar::run {
@@ -62,6 +63,9 @@ void check_conditions(const study::ParsedStudy& parsed, study::DeviceKind kind) 
     }
     return;
   }
+  if (cpu_has_sensors()) {
+    return;  // the stand-in knows its own range
+  }
   if (!wanted.power_cap_w.empty() || wanted.heat != std::vector{study::Heat::soaked}) {
     const auto* key = wanted.power_cap_w.empty() ? "conditions.heat" : "conditions.power_cap_w";
     throw InputError(fmt::format(
@@ -72,14 +76,14 @@ void check_conditions(const study::ParsedStudy& parsed, study::DeviceKind kind) 
 
 void check_device_keys(const study::ParsedStudy& parsed, study::DeviceKind kind) {
   const auto& study = parsed.study;
-  if (study.record.telemetry_hz > 0.0) {
-    throw InputError(fmt::format(
-        "{}: sampling needs the sensors of a real GPU; on \"{}\" devices 0 is right (every phase "
-        "holds each device's steady state)",
-        parsed.at("record.telemetry_hz"), to_string(kind)));
-  }
   const bool model = kind == study::DeviceKind::model;
-  for (const auto* key : {"fleet.spread", "fleet.homogeneous", "fleet.preset"}) {
+  if (study.record.telemetry_hz > 0.0 && (model ? !study.fleet.transient : !cpu_has_sensors())) {
+    throw InputError(
+        fmt::format("{}: {}; 0 is right", parsed.at("record.telemetry_hz"),
+                    model ? "with fleet.transient = false no virtual time passes in which to sample"
+                          : "CPU cores have no sensors to sample"));
+  }
+  for (const auto* key : {"fleet.spread", "fleet.homogeneous", "fleet.preset", "fleet.transient"}) {
     if (!model && parsed.origin.contains(key)) {
       throw InputError(fmt::format("{}: only modelled GPUs have it; leave it out on \"{}\" devices",
                                    parsed.at(key), to_string(kind)));

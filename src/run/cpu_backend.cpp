@@ -72,13 +72,17 @@ std::vector<DeviceIdentity> checked_fleet(const mpi::Communicator& comm,
 
 CpuBackend::CpuBackend(const mpi::Communicator& comm, const study::ModelShape& model,
                        std::uint64_t seed, int devices, int tokens_per_device,
-                       int redundant_experts)
+                       int redundant_experts, Sensors sensors)
     : comm_(comm),
       model_(model),
       seed_(seed),
       tokens_per_device_(tokens_per_device),
       fleet_(checked_fleet(comm, model, devices, tokens_per_device)),
-      devices_(comm.split(comm.rank() < devices ? 0 : -1)) {
+      devices_(comm.split(comm.rank() < devices ? 0 : -1)),
+      sensors_(std::move(sensors)) {
+  if (sensors_.plant) {
+    keeper_.emplace(*sensors_.plant, sensors_.caps, sensors_.source, sensors_.heat);
+  }
   const int slots = model.experts + redundant_experts;
   mpi::on_all(comm_, [&] { check_memory(model.layers, (slots + devices - 1) / devices); });
 }
@@ -119,19 +123,26 @@ void CpuBackend::check_memory(int layers, int slots_per_device) const {
   }
 }
 
-std::vector<timeline::DeviceState> CpuBackend::enter(const study::Condition& condition) {
-  check_condition(condition);
-  constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
-  std::vector<timeline::DeviceState> states(fleet_.size());
-  for (auto& state : states) {
-    state.requested_cap_w = kUnknown;
-    state.enforced_cap_w = kUnknown;
-    state.sm_clock_mhz = kUnknown;
-    state.power_w = kUnknown;
-    state.temperature_c = kUnknown;
-    state.steady = false;  // nothing here observes it
+void CpuBackend::enter(const study::Condition& condition) {
+  if (keeper_) {
+    keeper_->enter(condition);
+  } else {
+    check_condition(condition);
   }
-  return states;
+}
+
+timeline::FleetState CpuBackend::settle() {
+  if (keeper_) {
+    return keeper_->settle();
+  }
+  timeline::FleetState state;
+  timeline::DeviceState unobserved;
+  unobserved.sm_clock_mhz = timeline::kUnknown;
+  unobserved.power_w = timeline::kUnknown;
+  unobserved.temperature_c = timeline::kUnknown;
+  unobserved.steady = false;
+  state.devices.assign(fleet_.size(), unobserved);
+  return state;
 }
 
 std::vector<double> CpuBackend::time_experts(fleet::CpuDevice& device,
@@ -322,7 +333,7 @@ double CpuBackend::verify(const PhaseSteps& steps) {
   return worst;
 }
 
-void CpuBackend::measure(const PhaseSteps& steps, PhaseResult& result) {
+CpuBackend::PhaseClock CpuBackend::measure(const PhaseSteps& steps, PhaseResult& result) {
   const std::size_t count = steps.loads.extent(0);
   timeline::Stamps stamps(count, size_of(placement_->layers()));
   const auto before = timeline::synchronise(devices_);
@@ -330,8 +341,45 @@ void CpuBackend::measure(const PhaseSteps& steps, PhaseResult& result) {
     run_step(steps, steps.first_step + static_cast<std::int64_t>(i), &stamps, i);
   }
   const auto after = timeline::synchronise(devices_);
-  result.mine = timeline::timeline_of(devices_, stamps, timeline::between(before.fit, after.fit));
+  const auto fit = timeline::between(before.fit, after.fit);
+  result.mine = timeline::timeline_of(devices_, stamps, fit);
   result.clock_residual_ns = std::max(before.fleet_residual_ns, after.fleet_residual_ns);
+  return {fit, fit.to_other(stamps.arrived(0, 0)) - result.mine.arrival_ns(0, 0, 0)};
+}
+
+void CpuBackend::measure_with_telemetry(const PhaseSteps& steps, PhaseResult& result) {
+  auto& plant = *sensors_.plant;
+  const bool sampled = sensors_.telemetry_hz > 0.0;
+  const auto before = plant.count();
+  if (sampled) {
+    plant.start_telemetry(sensors_.telemetry_hz);
+  }
+  const PhaseClock clock = active() ? measure(steps, result) : PhaseClock{};
+  auto& telemetry = result.telemetry;
+  if (sampled) {
+    telemetry.series = plant.stop_telemetry();
+    telemetry.polling_s = plant.polling_s();
+  }
+  const auto after = plant.count();
+  if (!active()) {
+    telemetry.series.clear();
+    return;
+  }
+  for (auto& readings : telemetry.series) {
+    for (auto& reading : readings) {
+      reading.time_ns = clock.fit.to_other(reading.time_ns) - clock.zero_ns;
+    }
+  }
+  const auto& timeline = result.mine;
+  std::vector<Nanoseconds> step_end_ns;
+  for (std::size_t step = 0; step < timeline.steps(); ++step) {
+    const std::size_t last = timeline.layers() - 1;
+    step_end_ns.push_back(timeline.arrival_ns(0, step, last) + timeline.wait_ns(0, step, last) +
+                          timeline.combine_ns(0, step, last));
+  }
+  conditions::note_steps(step_end_ns, telemetry);
+  const auto me = size_of(comm_.rank());
+  telemetry.counted = {timeline::counted_between(before[me], after[me])};
 }
 
 PhaseResult CpuBackend::run(const PhaseSteps& steps) {
@@ -355,10 +403,13 @@ PhaseResult CpuBackend::run(const PhaseSteps& steps) {
                       steps.phase, comm_.rank(), result.reference_error, kLargestError));
     }
   });
-  if (active()) {
-    measure(steps, result);
+  if (keeper_) {
+    measure_with_telemetry(steps, result);
+  } else if (active()) {
+    (void)measure(steps, result);
   }
   comm_.all_reduce_max(std::span(&result.reference_error, 1));
+  comm_.all_reduce_max(std::span(&result.telemetry.polling_s, 1));
   comm_.all_reduce_max(std::span(&result.clock_residual_ns, 1));
   result.totals = timeline::reduce_totals(comm_, timeline::totals_of(result.mine));
   return result;

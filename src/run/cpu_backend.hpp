@@ -8,9 +8,11 @@
 #include <vector>
 
 #include "base/tensor.hpp"
+#include "conditions/keeper.hpp"
 #include "fleet/cpu_device.hpp"
 #include "run/backend.hpp"
 #include "run/cpu_layer.hpp"
+#include "run/sensors.hpp"
 #include "system/mpi.hpp"
 #include "timeline/stamps.hpp"
 
@@ -23,17 +25,19 @@ class CpuBackend final : public Backend {
   /// Binds every rank to a core. `comm` outlives the object. Throws InputError for sizes that make
   /// no layer; EnvironmentError where there are fewer ranks than devices, or where weights would
   /// not fit in memory (then an error of status `environment`, alike on every rank).
-  /// `redundant_experts`: slots beyond one per expert, over all devices.
+  /// `redundant_experts`: slots beyond one per expert, over all devices. `sensors`: what cap, heat
+  /// and telemetry come from; without one there are none.
   CpuBackend(const mpi::Communicator& comm, const study::ModelShape& model, std::uint64_t seed,
-             int devices, int tokens_per_device, int redundant_experts = 0);
+             int devices, int tokens_per_device, int redundant_experts = 0, Sensors sensors = {});
 
   [[nodiscard]] const std::vector<DeviceIdentity>& fleet() const override { return fleet_; }
   [[nodiscard]] DeviceRange mine() const override;
   [[nodiscard]] std::string timer() const override { return "clock_monotonic_raw"; }
   [[nodiscard]] std::string sync() const override;
 
-  /// Throws InputError for a power cap and for any heat but the default.
-  std::vector<timeline::DeviceState> enter(const study::Condition& condition) override;
+  /// Throws InputError for a power cap and for any heat but the default where there is no plant.
+  void enter(const study::Condition& condition) override;
+  timeline::FleetState settle() override;
   /// Times the experts of all devices at once: for every point of the grid a warm-up, then the
   /// median of five; all of them also where few are asked for, for alone a device has more of the
   /// node's memory bandwidth than in a step. Before move_to() it makes weights of its own for that.
@@ -67,7 +71,13 @@ class CpuBackend final : public Backend {
   void run_step(const PhaseSteps& steps, std::int64_t step, timeline::Stamps* stamps,
                 std::size_t row);
   double verify(const PhaseSteps& steps);
-  void measure(const PhaseSteps& steps, PhaseResult& result);
+  /// How this rank's clock stood to the phase's.
+  struct PhaseClock {
+    timeline::ClockFit fit;
+    Nanoseconds zero_ns = 0;  ///< of the phase, on the common clock
+  };
+  PhaseClock measure(const PhaseSteps& steps, PhaseResult& result);
+  void measure_with_telemetry(const PhaseSteps& steps, PhaseResult& result);
   std::vector<double> time_experts(fleet::CpuDevice& device, const std::vector<double>& grid);
 
   const mpi::Communicator& comm_;
@@ -76,6 +86,8 @@ class CpuBackend final : public Backend {
   int tokens_per_device_;
   std::vector<DeviceIdentity> fleet_;
   mpi::Communicator devices_;  ///< the ranks that work; empty on the others
+  Sensors sensors_;
+  std::optional<conditions::Keeper> keeper_;
 
   std::optional<placement::Placement> placement_;  ///< where the experts are
   std::unique_ptr<fleet::CpuDevice> device_;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "run/sensors.hpp"
+
 namespace moevar::run {
 
 namespace {
@@ -12,6 +14,8 @@ constexpr double kSecondsPerSlot = 2e-9;          // and each of its slots
 constexpr double kSecondsRecorded = 300e-9;       // its timeline compressed and written, on rank 0
 constexpr double kSecondsPerPhase = 0.02;         // files made safe on disk
 constexpr double kFlopsPerCore = 30e9;            // SGEMM on one core
+constexpr double kSecondsPerSoak = 0.3e-3;        // a modelled GPU brought to a thermal state
+constexpr double kWindowsPerSoak = 3.0;           // a real one, in windows of steadiness
 
 double seconds_of(const study::Study& study, study::DeviceKind kind, const study::PhaseSpec& phase,
                   int ranks) {
@@ -22,7 +26,8 @@ double seconds_of(const study::Study& study, study::DeviceKind kind, const study
   if (kind == study::DeviceKind::model) {
     const double slots = (study.model.experts + study.placement.redundant_experts) / devices;
     const double sampled = phase.new_condition ? measured * study.model.experts : 0.0;
-    return (sampled * kSecondsPerCount +
+    const double heat = phase.new_condition && study.fleet.transient ? devices : 0.0;
+    return (sampled * kSecondsPerCount + heat * kSecondsPerSoak +
             measured * devices * (kSecondsPerDeviceLayer + slots * kSecondsPerSlot)) /
                ranks +
            (study.record.timelines ? measured * devices * kSecondsRecorded : 0.0) +
@@ -30,7 +35,11 @@ double seconds_of(const study::Study& study, study::DeviceKind kind, const study
   }
   const double flops = 6.0 * study.model.hidden * study.model.intermediate * study.model.top_k *
                        study.workload.tokens_per_device;
-  return all * flops / kFlopsPerCore + kSecondsPerPhase;
+  const double heat_s = phase.new_condition && cpu_has_sensors()
+                            ? std::min(kWindowsPerSoak * study.conditions.steady_window_s,
+                                       study.conditions.heat_limit_s)
+                            : 0.0;
+  return all * flops / kFlopsPerCore + heat_s + kSecondsPerPhase;
 }
 
 }  // namespace

@@ -39,6 +39,58 @@ int checked_devices(const study::Fleet& fleet, int devices, int tokens_per_devic
   return devices;
 }
 
+/// Notes what this rank's modelled devices show while steps run.
+class StepWatch {
+ public:
+  StepWatch(conditions::ModelPlant& plant, std::size_t steps, double telemetry_hz)
+      : plant_(plant),
+        start_ns_(to_nanoseconds(1e9 * plant.time_s())),
+        before_(plant.my_counters()),
+        sampling_(telemetry_hz > 0.0) {
+    const std::array<std::size_t, 2> shape{before_.size(), steps};
+    telemetry_.step_sm_clock_mhz = Matrix<double>(shape);
+    telemetry_.step_temperature_c = Matrix<double>(shape);
+    telemetry_.step_throttle_reasons = Matrix<std::uint32_t>(shape);
+    if (sampling_) {
+      plant_.start_telemetry(telemetry_hz);
+    }
+  }
+
+  /// At the end of a step.
+  void note(std::size_t step) {
+    const auto readings = plant_.my_readings();
+    for (std::size_t i = 0; i < readings.size(); ++i) {
+      telemetry_.step_sm_clock_mhz(i, step) = readings[i].sm_clock_mhz;
+      telemetry_.step_temperature_c(i, step) = readings[i].temperature_c;
+      telemetry_.step_throttle_reasons(i, step) =
+          static_cast<std::uint32_t>(readings[i].throttle_reasons);
+    }
+  }
+
+  timeline::Telemetry finish() {
+    const auto after = plant_.my_counters();
+    for (std::size_t i = 0; i < after.size(); ++i) {
+      telemetry_.counted.push_back(timeline::counted_between(before_[i], after[i]));
+    }
+    if (sampling_) {
+      telemetry_.series = plant_.stop_telemetry();
+      for (auto& series : telemetry_.series) {
+        for (auto& reading : series) {
+          reading.time_ns -= start_ns_;
+        }
+      }
+    }
+    return std::move(telemetry_);
+  }
+
+ private:
+  conditions::ModelPlant& plant_;
+  Nanoseconds start_ns_;
+  std::vector<timeline::Counters> before_;
+  bool sampling_;
+  timeline::Telemetry telemetry_;
+};
+
 }  // namespace
 
 exchange::Links links_of(const fleet::GpuFamily& family) {
@@ -51,7 +103,8 @@ exchange::Links links_of(const fleet::GpuFamily& family) {
 
 ModelBackend::ModelBackend(const mpi::Communicator& comm, const study::Fleet& fleet,
                            const study::ModelShape& model, std::uint64_t seed, int devices,
-                           int tokens_per_device)
+                           int tokens_per_device, const conditions::HeatOptions& heat,
+                           double telemetry_hz)
     : comm_(comm),
       family_(fleet::find_family(fleet.preset)),
       model_(model),
@@ -61,7 +114,9 @@ ModelBackend::ModelBackend(const mpi::Communicator& comm, const study::Fleet& fl
       mine_(block_of(comm.rank(), comm.size(), devices)),
       links_(links_of(family_)),
       dispatch_(links_, devices, exchange::dispatch_bytes_per_token(model.hidden)),
-      combine_(links_, devices, exchange::combine_bytes_per_token(model.hidden)) {
+      combine_(links_, devices, exchange::combine_bytes_per_token(model.hidden)),
+      heat_(heat),
+      telemetry_hz_(telemetry_hz) {
   const fleet::FleetOptions options{.spread = fleet.spread, .homogeneous = fleet.homogeneous};
   for (int rank = 0; rank < comm.size(); ++rank) {
     const DeviceRange block = block_of(rank, comm.size(), devices);
@@ -71,11 +126,22 @@ ModelBackend::ModelBackend(const mpi::Communicator& comm, const study::Fleet& fl
       gpus_.push_back(fleet::draw_gpu(family_, options, seed, g));
     }
   }
+  if (fleet.transient) {
+    plant_.emplace(comm_, family_, gpus_, mine_);
+    at_rest_ = plant_->state();
+  }
 }
 
-std::vector<timeline::DeviceState> ModelBackend::enter(const study::Condition& condition) {
+void ModelBackend::enter(const study::Condition& condition) {
   (void)conditions::requested_limit_w({family_.cap_min_w, family_.cap_max_w, family_.cap_max_w},
                                       condition.power_cap_w);
+  solve_states(condition);
+  if (plant_) {
+    bring_to(condition);
+  }
+}
+
+void ModelBackend::solve_states(const study::Condition& condition) {
   constexpr std::size_t kFields = 4;
   std::vector<double> solved;
   timeline::DeviceState state;
@@ -90,21 +156,61 @@ std::vector<timeline::DeviceState> ModelBackend::enter(const study::Condition& c
 
   // what is the same for every device comes from any of them, also on a rank without devices
   state = fleet::device_state(family_, gpus_.front(), fleet::gemm_activity(), condition);
-  states_.assign(gpus_.size(), state);
+  auto& states = state_.devices;
+  states.assign(gpus_.size(), state);
   for (std::size_t g = 0; g < gpus_.size(); ++g) {
-    states_[g].sm_clock_mhz = all[kFields * g];
-    states_[g].power_w = all[kFields * g + 1];
-    states_[g].temperature_c = all[kFields * g + 2];
-    states_[g].throttle_reasons = static_cast<std::uint64_t>(all[kFields * g + 3]);
+    states[g].sm_clock_mhz = all[kFields * g];
+    states[g].power_w = all[kFields * g + 1];
+    states[g].temperature_c = all[kFields * g + 2];
+    states[g].throttle_reasons = static_cast<std::uint64_t>(all[kFields * g + 3]);
   }
-  return states_;
+  state_.caps = "model";
+  state_.sensors = "model";
+}
+
+void ModelBackend::bring_to(const study::Condition& condition) {
+  plant_->restore(*at_rest_);  // whatever ran before
+  ahead_s_ = 0.0;
+  plant_->set_cap(condition.power_cap_w);
+  const auto report = conditions::bring_to(*plant_, condition.heat, heat_);
+  const auto readings = plant_->read();
+  settled_ = condition.heat == study::Heat::soaked && report.steady();
+  if (settled_) {
+    plant_->settle();
+  }
+  entered_ = plant_->state();
+  state_.heat_s = report.seconds;
+  state_.window_s = report.window_s;
+  const double cap_w = condition.power_cap_w.value_or(family_.cap_max_w);
+  for (std::size_t g = 0; g < gpus_.size(); ++g) {
+    auto& state = state_.devices[g];
+    state.steady = report.devices[g].steady;
+    state.slope_c_min = report.devices[g].slope_c_min;
+    if (!settled_) {
+      const auto point = fleet::solve_at(family_, gpus_[g], fleet::gemm_activity(), cap_w,
+                                         readings[g].temperature_c);
+      state.sm_clock_mhz = point.clock_mhz;
+      state.power_w = point.power_w;
+      state.temperature_c = point.temperature_c;
+      state.throttle_reasons = fleet::throttle_reasons(point.limit);
+    }
+  }
+}
+
+timeline::FleetState ModelBackend::settle() {
+  (void)states();
+  if (plant_) {
+    plant_->restore(*entered_);
+    ahead_s_ = 0.0;
+  }
+  return state_;
 }
 
 const std::vector<timeline::DeviceState>& ModelBackend::states() const {
-  if (states_.empty()) {
+  if (state_.devices.empty()) {
     throw CheckError("modelled fleet: enter() a condition before profiling or running");
   }
-  return states_;
+  return state_.devices;
 }
 
 placement::SpeedModels ModelBackend::profile(int slots, double max_tokens,
@@ -191,40 +297,116 @@ void ModelBackend::check_shape(const placement::Placement& placement,
   expect("the loads' experts", static_cast<std::int64_t>(loads.extent(2)), model_.experts);
 }
 
-std::vector<ModelBackend::Worker> ModelBackend::workers() const {
+std::vector<double> ModelBackend::settled_clocks() const {
+  std::vector<double> clocks;
+  for (DeviceId g = mine_.begin; g < mine_.end; ++g) {
+    clocks.push_back(states()[static_cast<std::size_t>(g)].sm_clock_mhz);
+  }
+  return clocks;
+}
+
+std::vector<ModelBackend::Worker> ModelBackend::workers(std::span<const double> clocks_mhz) const {
   std::vector<Worker> all;
   for (DeviceId g = mine_.begin; g < mine_.end; ++g) {
     const auto i = static_cast<std::size_t>(g);
-    all.push_back({ExpertCost(family_, gpus_[i], model_, states()[i].sm_clock_mhz),
-                   fleet::run_noise_key(seed_, g), gpus_[i].noise_sd});
+    const double clock = clocks_mhz[static_cast<std::size_t>(g - mine_.begin)];
+    all.push_back({ExpertCost(family_, gpus_[i], model_, clock), fleet::run_noise_key(seed_, g),
+                   gpus_[i].noise_sd});
   }
   return all;
 }
 
 PhaseResult ModelBackend::run(const PhaseSteps& steps) {
   check_shapes(steps);
+  (void)states();
   const std::size_t calls = steps.loads.extent(0) * steps.loads.extent(1);
   PhaseResult result;
   result.mine = timeline::Timeline(static_cast<std::size_t>(mine_.size()), steps.loads.extent(0),
                                    steps.loads.extent(1));
   std::vector<std::int64_t> shared(2 * calls);
   const Peaks peaks{std::span(shared).first(calls), std::span(shared).last(calls)};
-  simulate_experts(steps, result.mine, peaks);
-  comm_.all_reduce_max(shared);
+  if (settled_ || !plant_) {
+    run_settled(steps, result, peaks);
+  } else {
+    run_in_time(steps, result, peaks);
+  }
   fill_waits(result.mine, peaks);
   result.totals = timeline::reduce_totals(comm_, timeline::totals_of(result.mine));
   return result;
 }
 
+double ModelBackend::step_seconds(std::size_t step, std::size_t layers, Peaks peaks) const {
+  Nanoseconds total = 0;
+  for (std::size_t call = step * layers; call < (step + 1) * layers; ++call) {
+    total += peaks.arrival_ns[call] + combine_.time_ns(peaks.tokens[call]);
+  }
+  return 1e-9 * static_cast<double>(total);
+}
+
+void ModelBackend::run_settled(const PhaseSteps& steps, PhaseResult& result, Peaks peaks) {
+  const std::size_t count = result.mine.steps();
+  simulate_experts(steps, {0, count}, settled_clocks(), result.mine, peaks);
+  comm_.all_reduce_max(peaks.arrival_ns);
+  comm_.all_reduce_max(peaks.tokens);
+  if (!plant_) {
+    return;
+  }
+  StepWatch watch(*plant_, count, telemetry_hz_);
+  for (std::size_t step = 0; step < count; ++step) {
+    plant_->run(step_seconds(step, result.mine.layers(), peaks));
+    watch.note(step);
+  }
+  result.telemetry = watch.finish();
+}
+
+void ModelBackend::run_in_time(const PhaseSteps& steps, PhaseResult& result, Peaks peaks) {
+  const std::size_t count = result.mine.steps();
+  for (int i = 0; i < steps.warmup_steps && count > 0; ++i) {
+    run_step_in_time(steps, 0, result, peaks);
+  }
+  StepWatch watch(*plant_, count, telemetry_hz_);
+  for (std::size_t step = 0; step < count; ++step) {
+    run_step_in_time(steps, step, result, peaks);
+    watch.note(step);
+  }
+  result.telemetry = watch.finish();
+}
+
+// A step's clocks depend on how long it takes, and that on its clocks: foreseen from the clocks at
+// its start, then run at the mean clocks over that time. By how much the fleet's own time was
+// foreseen too long is taken off the next step, so that it keeps to the timeline's.
+void ModelBackend::run_step_in_time(const PhaseSteps& steps, std::size_t step, PhaseResult& result,
+                                    Peaks peaks) {
+  const std::size_t layers = result.mine.layers();
+  const auto simulate = [&](std::span<const double> clocks) {
+    const auto arrival = peaks.arrival_ns.subspan(step * layers, layers);
+    const auto tokens = peaks.tokens.subspan(step * layers, layers);
+    std::ranges::fill(arrival, 0);
+    std::ranges::fill(tokens, 0);
+    simulate_experts(steps, {step, step + 1}, clocks, result.mine, peaks);
+    comm_.all_reduce_max(arrival);
+    comm_.all_reduce_max(tokens);
+    return step_seconds(step, layers, peaks);
+  };
+  const double foreseen_s = simulate(plant_->my_clocks());
+  plant_->mark();
+  const double ran_s = std::max(foreseen_s - ahead_s_, 0.0);
+  plant_->run(ran_s);
+  ahead_s_ += ran_s - simulate(plant_->my_mean_clocks());
+  if (ahead_s_ < 0.0) {
+    plant_->run(-std::exchange(ahead_s_, 0.0));
+  }
+}
+
 // Devices in blocks: for a step, the block's slots are counted layer by layer, in the order in
 // which the placement holds them, and then written device by device, in the timeline's order. What
 // lies between stays in the first-level cache.
-void ModelBackend::simulate_experts(const PhaseSteps& steps, timeline::Timeline& timeline,
-                                    Peaks peaks) const {
+void ModelBackend::simulate_experts(const PhaseSteps& steps, StepRange range,
+                                    std::span<const double> clocks_mhz,
+                                    timeline::Timeline& timeline, Peaks peaks) const {
   constexpr std::size_t kBlock = 32;
-  const std::vector<Worker> workers = this->workers();
+  const std::vector<Worker> workers = this->workers(clocks_mhz);
   const std::size_t layers = timeline.layers();
-  const auto sent = std::int64_t{tokens_per_device_} * model_.top_k;
 
   Matrix<SlotWork> works({kBlock, layers});
   std::vector<std::uint32_t> tokens;
@@ -233,11 +415,11 @@ void ModelBackend::simulate_experts(const PhaseSteps& steps, timeline::Timeline&
     const auto first = mine_.begin + static_cast<DeviceId>(begin);
     std::optional<SlotTokens> counter;
     std::size_t slots = 0;
-    for (std::size_t step = 0; step < timeline.steps(); ++step) {
-      if (step < steps.placements.size()) {
-        counter.emplace(steps.placements[step],
-                        DeviceRange{first, first + static_cast<DeviceId>(block)});
-        slots = static_cast<std::size_t>(steps.placements[step].slots_per_device);
+    for (std::size_t step = range.first; step < range.last; ++step) {
+      if (step == range.first || steps.placements.size() > 1) {
+        const auto& placement = steps.placement_of(step);
+        counter.emplace(placement, DeviceRange{first, first + static_cast<DeviceId>(block)});
+        slots = static_cast<std::size_t>(placement.slots_per_device);
         tokens.resize(block * slots);
       }
       for (std::size_t layer = 0; layer < layers; ++layer) {
@@ -246,31 +428,37 @@ void ModelBackend::simulate_experts(const PhaseSteps& steps, timeline::Timeline&
           works(i, layer) = SlotWork::of(std::span(tokens).subspan(i * slots, slots));
         }
       }
-      const auto arrival_peak = peaks.arrival_ns.subspan(step * layers, layers);
-      const auto tokens_peak = peaks.tokens.subspan(step * layers, layers);
       for (std::size_t i = 0; i < block; ++i) {
-        const Worker& worker = workers[begin + i];
-        const auto tokens_row = timeline.tokens.row(begin + i, step);
-        const auto dispatch_row = timeline.dispatch_ns.row(begin + i, step);
-        const auto expert_row = timeline.expert_ns.row(begin + i, step);
-        for (std::size_t layer = 0; layer < layers; ++layer) {
-          const SlotWork& work = works(i, layer);
-          const double z = worker.noise_sd > 0.0
-                               ? worker.noise[repetition(steps.phase, step, layer)].normal()
-                               : 0.0;
-          const double time_ns = worker.cost.time_ns(work) * (1.0 + worker.noise_sd * z);
-          const auto exchanged = std::max(sent, std::int64_t{work.tokens});
-          const Nanoseconds dispatch = dispatch_.time_ns(exchanged);
-          const Nanoseconds expert =
-              work.tokens == 0 ? 0 : std::max<Nanoseconds>(1, to_nanoseconds(time_ns));
-          tokens_row[layer] = work.tokens;
-          dispatch_row[layer] = dispatch;
-          expert_row[layer] = expert;
-          arrival_peak[layer] = std::max(arrival_peak[layer], dispatch + expert);
-          tokens_peak[layer] = std::max(tokens_peak[layer], exchanged);
-        }
+        run_device(workers[begin + i], works.row(i), {steps.phase, step, begin + i}, timeline,
+                   peaks);
       }
     }
+  }
+}
+
+void ModelBackend::run_device(const Worker& worker, std::span<const SlotWork> works,
+                              const DeviceStep& at, timeline::Timeline& timeline,
+                              Peaks peaks) const {
+  const auto sent = std::int64_t{tokens_per_device_} * model_.top_k;
+  const auto tokens_row = timeline.tokens.row(at.device, at.step);
+  const auto dispatch_row = timeline.dispatch_ns.row(at.device, at.step);
+  const auto expert_row = timeline.expert_ns.row(at.device, at.step);
+  const auto arrival_peak = peaks.arrival_ns.subspan(at.step * works.size(), works.size());
+  const auto tokens_peak = peaks.tokens.subspan(at.step * works.size(), works.size());
+  for (std::size_t layer = 0; layer < works.size(); ++layer) {
+    const SlotWork& work = works[layer];
+    const double z =
+        worker.noise_sd > 0.0 ? worker.noise[repetition(at.phase, at.step, layer)].normal() : 0.0;
+    const double time_ns = worker.cost.time_ns(work) * (1.0 + worker.noise_sd * z);
+    const auto exchanged = std::max(sent, std::int64_t{work.tokens});
+    const Nanoseconds dispatch = dispatch_.time_ns(exchanged);
+    const Nanoseconds expert =
+        work.tokens == 0 ? 0 : std::max<Nanoseconds>(1, to_nanoseconds(time_ns));
+    tokens_row[layer] = work.tokens;
+    dispatch_row[layer] = dispatch;
+    expert_row[layer] = expert;
+    arrival_peak[layer] = std::max(arrival_peak[layer], dispatch + expert);
+    tokens_peak[layer] = std::max(tokens_peak[layer], exchanged);
   }
 }
 

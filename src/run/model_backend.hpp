@@ -10,6 +10,8 @@
 #include "base/identity.hpp"
 #include "base/random.hpp"
 #include "base/units.hpp"
+#include "conditions/heat.hpp"
+#include "conditions/model_plant.hpp"
 #include "exchange/cost_model.hpp"
 #include "fleet/gpu_family.hpp"
 #include "fleet/gpu_physics.hpp"
@@ -31,10 +33,15 @@ exchange::Links links_of(const fleet::GpuFamily& family);
 /// timelines and totals are the same, bit for bit, at any number of ranks.
 ///
 /// A layer: every device dispatches (all-to-all cost of its own tokens' copies or of what its
-/// experts receive, whichever is more; gating is not modelled), works (ExpertCost at the clock at
-/// which the condition lets it run a dense GEMM, times run noise), waits for the last one, and all
-/// combine together at the slowest device's cost. Warm-up steps change nothing, for the devices are
-/// in steady state from the start, and are not simulated.
+/// experts receive, whichever is more; gating is not modelled), works (ExpertCost at its clock,
+/// times run noise), waits for the last one, and all combine together at the slowest device's cost.
+///
+/// Clocks: a fleet that has reached thermal steady state under load keeps the clocks of that state,
+/// for nothing changes. Any other one is simulated in time: a step runs at the mean clock over its
+/// duration, which the power regulator and the warming die decide. For power and heat a device in a
+/// step counts as running a dense GEMM throughout, waits included. With `fleet.transient = false`
+/// every condition is taken to be in its steady state at once. Every condition begins with idle
+/// GPUs at rest, so that nothing depends on the phases before it.
 class ModelBackend final : public Backend {
  public:
   /// Collective. The ranks of `comm`, which must outlive this object, share `devices` >= 1 GPUs in
@@ -42,17 +49,22 @@ class ModelBackend final : public Backend {
   /// tokens.
   ModelBackend(const mpi::Communicator& comm, const study::Fleet& fleet,
                const study::ModelShape& model, std::uint64_t seed, int devices,
-               int tokens_per_device);
+               int tokens_per_device, const conditions::HeatOptions& heat = {},
+               double telemetry_hz = 0.0);
 
   [[nodiscard]] const std::vector<DeviceIdentity>& fleet() const override { return identities_; }
   [[nodiscard]] DeviceRange mine() const override { return mine_; }
   [[nodiscard]] std::string timer() const override { return "virtual"; }
   [[nodiscard]] std::string sync() const override { return "virtual"; }
 
-  /// Powers and clocks are those under a dense GEMM. `steady` is false where heat is not "soaked".
-  /// Throws InputError where the cap is outside what the family accepts.
-  std::vector<timeline::DeviceState> enter(const study::Condition& condition) override;
-  /// Exact: the model's own time without run noise. Needs a condition to have been entered.
+  /// Throws InputError where the cap is outside what the family accepts; EnvironmentError where a
+  /// GPU shuts down for heat.
+  void enter(const study::Condition& condition) override;
+  /// As enter() left it: no virtual time passes outside the steps. Powers and clocks are those that
+  /// the cap allows under a dense GEMM at the die's temperature.
+  timeline::FleetState settle() override;
+  /// Exact: the model's own time without run noise, at the clocks of settle(). Needs a condition to
+  /// have been entered.
   placement::SpeedModels profile(int slots, double max_tokens,
                                  std::span<const DeviceId> devices) override;
   /// Bytes over bandwidth: a device sends and receives at once, over the node's links or, where
@@ -75,11 +87,39 @@ class ModelBackend final : public Backend {
     std::span<std::int64_t> tokens;
   };
 
-  [[nodiscard]] std::vector<Worker> workers() const;
+  /// A step of one of this rank's devices.
+  struct DeviceStep {
+    int phase = 0;
+    std::size_t step = 0;
+    std::size_t device = 0;
+  };
+  /// Of [first, last).
+  struct StepRange {
+    std::size_t first = 0;
+    std::size_t last = 0;
+  };
+
+  void solve_states(const study::Condition& condition);
+  void bring_to(const study::Condition& condition);
+  /// This rank's devices at their clocks, [devices of mine].
+  [[nodiscard]] std::vector<Worker> workers(std::span<const double> clocks_mhz) const;
+  [[nodiscard]] std::vector<double> settled_clocks() const;
   [[nodiscard]] const std::vector<timeline::DeviceState>& states() const;
   void check_shapes(const PhaseSteps& steps) const;
   void check_shape(const placement::Placement& placement, const workload::Loads& loads) const;
-  void simulate_experts(const PhaseSteps& steps, timeline::Timeline& timeline, Peaks peaks) const;
+  void simulate_experts(const PhaseSteps& steps, StepRange range,
+                        std::span<const double> clocks_mhz, timeline::Timeline& timeline,
+                        Peaks peaks) const;
+  /// A device's step, `works` [layers].
+  void run_device(const Worker& worker, std::span<const SlotWork> works, const DeviceStep& at,
+                  timeline::Timeline& timeline, Peaks peaks) const;
+  /// All steps at the settled clocks; then, where time is simulated, what sensors show meanwhile.
+  void run_settled(const PhaseSteps& steps, PhaseResult& result, Peaks peaks);
+  /// Step by step, the clocks following power and heat.
+  void run_in_time(const PhaseSteps& steps, PhaseResult& result, Peaks peaks);
+  void run_step_in_time(const PhaseSteps& steps, std::size_t step, PhaseResult& result,
+                        Peaks peaks);
+  [[nodiscard]] double step_seconds(std::size_t step, std::size_t layers, Peaks peaks) const;
   void fill_waits(timeline::Timeline& timeline, Peaks peaks) const;
 
   const mpi::Communicator& comm_;
@@ -93,8 +133,15 @@ class ModelBackend final : public Backend {
   exchange::AllToAllCost dispatch_;
   exchange::AllToAllCost combine_;
   std::vector<DeviceIdentity> identities_;
-  std::vector<fleet::GpuTraits> gpus_;         ///< of the whole fleet
-  std::vector<timeline::DeviceState> states_;  ///< of the whole fleet; empty before enter()
+  std::vector<fleet::GpuTraits> gpus_;  ///< of the whole fleet
+  timeline::FleetState state_;          ///< without devices before enter()
+  conditions::HeatOptions heat_;
+  double telemetry_hz_;
+  std::optional<conditions::ModelPlant> plant_;  ///< none: not simulated in time
+  std::optional<conditions::ModelPlant::State> at_rest_;
+  std::optional<conditions::ModelPlant::State> entered_;
+  double ahead_s_ = 0.0;  ///< by which the plant's time is ahead of the steps'
+  bool settled_ = true;   ///< in thermal steady state under load
   std::optional<placement::Placement> placed_;
 };
 

@@ -14,6 +14,7 @@
 #include "run/model_backend.hpp"
 #include "run/placer.hpp"
 #include "run/routing_source.hpp"
+#include "run/sensors.hpp"
 #include "system/affinity.hpp"
 
 namespace moevar::run {
@@ -192,7 +193,7 @@ class Runner {
     if (!new_fleet && !phase.new_condition) {
       return;
     }
-    states_ = backend_->enter(phase.condition);
+    backend_->enter(phase.condition);
     if (new_fleet || study_.phases.profile == study::Profiling::condition) {
       placer_.profile(*backend_, mean_loads);
     }
@@ -208,6 +209,7 @@ class Runner {
     const auto& placement = placing.placements.front();
     const std::int64_t tokens = tokens_of_step(phase.devices);
     const std::int64_t first_step = segments_.first_measured(segment);
+    const auto state = backend_->settle();
     const auto result = backend_->run({phase.index, first_step, segments_.warmup_steps, tokens,
                                        *routing_, measured, placing.placements});
     placer_.watch(phase, measured, result.mine);
@@ -228,13 +230,14 @@ class Runner {
                   .range = backend_->mine(),
                   .mine = result.mine,
                   .totals = result.totals,
-                  .states = states_,
+                  .state = state,
+                  .telemetry = result.telemetry,
                   .placement = placement,
                   .speeds = placer_.speeds(),
                   .solved_because = placing.because,
                   .per_step = placing.per_step},
                  study_.record.timelines);
-    return record::summarise(phase, workload, result.totals, placement, placing.because,
+    return record::summarise(phase, workload, state, result.totals, placement, placing.because,
                              placing.migration.moved_experts, placing.migration.time_ms);
   }
 
@@ -246,7 +249,6 @@ class Runner {
   Segments segments_;
 
   std::unique_ptr<Backend> backend_;
-  std::vector<timeline::DeviceState> states_;
   std::list<Window> windows_;
   Placer placer_;
 };
@@ -258,10 +260,11 @@ std::unique_ptr<Backend> make_backend(const mpi::Communicator& comm, const study
   const int tokens = study.workload.tokens_per_device;
   if (kind == study::DeviceKind::cpu) {
     return std::make_unique<CpuBackend>(comm, study.model, study.seed, devices, tokens,
-                                        study.placement.redundant_experts);
+                                        study.placement.redundant_experts,
+                                        cpu_sensors(comm, study, devices));
   }
-  return std::make_unique<ModelBackend>(comm, study.fleet, study.model, study.seed, devices,
-                                        tokens);
+  return std::make_unique<ModelBackend>(comm, study.fleet, study.model, study.seed, devices, tokens,
+                                        heat_options(study), study.record.telemetry_hz);
 }
 
 record::Summary run_study(const mpi::Communicator& comm, const study::ParsedStudy& parsed,

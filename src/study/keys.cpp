@@ -326,6 +326,8 @@ std::vector<Key> fleet_keys() {
       number_key("fleet.spread", MEMBER(fleet.spread), {0.0, 10.0},
                  "model: how far GPUs differ, 1 as measured on TACC Longhorn"),
       flag_key("fleet.homogeneous", MEMBER(fleet.homogeneous), "model: all GPUs nominal"),
+      flag_key("fleet.transient", MEMBER(fleet.transient),
+               "model: heat and clocks in time; false: every phase at once in its steady state"),
   };
 }
 
@@ -340,7 +342,12 @@ std::vector<Key> condition_keys() {
           "conditions.heat", MEMBER(conditions.heat), read_word<Heat>,
           [](Heat heat) { return quoted(word_of(heat)); }, false,
           fmt::format("thermal states: {}", fmt::join(words<Heat>(), ", "))),
-      word_key<CapMode>("conditions.caps", MEMBER(conditions.caps), "real GPUs: who sets the cap"),
+      word_key<CapMode>("conditions.caps", MEMBER(conditions.caps),
+                        "real GPUs: moevar sets caps, checks those that are there, or notes them"),
+      number_key("conditions.steady_window_s", MEMBER(conditions.steady_window_s), {0.1, 3600.0},
+                 "time over which temperature and clock must hold still to count as steady"),
+      number_key("conditions.heat_limit_s", MEMBER(conditions.heat_limit_s), {0.0, 86'400.0},
+                 "longest wait for that; then the phase goes on and is labelled"),
   };
 }
 
@@ -366,7 +373,7 @@ std::vector<Key> phase_keys() {
       word_key<Profiling>("phases.profile", MEMBER(phases.profile),
                           "when speed models are measured: at every condition, or once a fleet"),
       number_key("record.telemetry_hz", MEMBER(record.telemetry_hz), {0.0, 1000.0},
-                 "sampling rate of power, clock and temperature"),
+                 "sampling rate of power, clock and temperature; 0: none"),
       flag_key("record.timelines", MEMBER(record.timelines),
                "keep every device's timeline, not only totals"),
   };

@@ -43,12 +43,15 @@ struct Fleet {
   std::vector<int> devices = {8};
   double spread = 1.0;
   bool homogeneous = false;
+  bool transient = true;
 };
 
 struct Conditions {
   std::vector<double> power_cap_w;  ///< empty: the device's own limit
   std::vector<Heat> heat = {Heat::soaked};
   CapMode caps = CapMode::observe;
+  double steady_window_s = 60.0;
+  double heat_limit_s = 900.0;
 };
 
 struct Placement {

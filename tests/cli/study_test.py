@@ -285,7 +285,7 @@ class OnDrift(Case):
         # profiled once, soaked; colder GPUs then run faster, the worst cooled ones most of all
         out = self.dir / "out"
         self.run_study(SMALL, out, *self.LARGE, "--set", "phases.profile=once", "--set", "fleet.spread=4", "--set",
-                       'conditions.heat=["soaked", "neighbours", "ambient"]', "--set", "conditions.power_cap_w=[500]",
+                       "fleet.transient=false", "--set", 'conditions.heat=["soaked", "neighbours", "ambient"]', "--set", "conditions.power_cap_w=[500]",
                        "--set", 'placement.policies=["vibe"]')
         first, second, third = self.phases(out)
         self.assertEqual((first["solved_because"], second["solved_because"]), ("first", "kept"))

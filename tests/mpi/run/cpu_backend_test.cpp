@@ -190,9 +190,10 @@ TEST(CpuBackend, CapsAndHeatAreRefused) {
   EXPECT_THROW(backend.enter({500.0, study::Heat::soaked}), InputError);
   EXPECT_THROW(backend.enter({{}, study::Heat::ambient}), InputError);
   EXPECT_THROW(backend.enter({{}, study::Heat::neighbours}), InputError);
-  const auto states = backend.enter({});
+  backend.enter({});
+  const auto states = backend.settle().devices;
   ASSERT_EQ(states.size(), 1U);
-  EXPECT_TRUE(std::isnan(states[0].requested_cap_w));
+  EXPECT_TRUE(std::isnan(states[0].cap.requested_w));
 }
 
 TEST(CpuBackend, SizesThatMakeNoLayerAreRefused) {

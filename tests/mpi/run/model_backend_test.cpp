@@ -11,51 +11,10 @@
 #include <gtest/gtest.h>
 
 #include "base/error.hpp"
-#include "base/random.hpp"
+#include "model_case.hpp"
 
 namespace moevar::run {
 namespace {
-
-constexpr int kLayers = 3;
-constexpr int kSteps = 4;
-constexpr int kTopK = 2;
-constexpr int kTokensPerDevice = 3000;
-
-/// The model back end asks a phase for loads, never for routing.
-class NoRouting final : public workload::Routing {
- public:
-  workload::RoutingShape shape() const override { return {}; }
-  void sample(std::int64_t, std::int64_t, std::span<std::uint32_t>) const override {}
-  Matrix<std::int32_t> token_experts(std::int64_t, int, std::int64_t) const override { return {}; }
-};
-
-study::ModelShape shape(int experts) { return {"", 4096, 1536, experts, kTopK, kLayers}; }
-
-placement::Placement contiguous(int devices, int experts) {
-  placement::Placement placement;
-  placement.devices = devices;
-  placement.slots_per_device = experts / devices;
-  const Matrix<double>::Shape slots{kLayers, static_cast<std::size_t>(experts)};
-  placement.expert_of_slot = Matrix<std::int32_t>(slots);
-  placement.share_of_slot = Matrix<double>(slots, 1.0);
-  for (std::size_t layer = 0; layer < kLayers; ++layer) {
-    const auto row = placement.expert_of_slot.row(layer);
-    std::iota(row.begin(), row.end(), 0);
-  }
-  return placement;
-}
-
-/// Every expert's tokens drawn between 0 and twice the mean.
-workload::Loads uneven_loads(int devices, int experts) {
-  workload::Loads loads({kSteps, kLayers, static_cast<std::size_t>(experts)});
-  const auto mean = static_cast<std::uint64_t>(devices) * kTokensPerDevice * kTopK /
-                    static_cast<std::uint64_t>(experts);
-  std::uint64_t i = 0;
-  for (auto& count : loads.flat()) {
-    count = static_cast<std::uint32_t>(RandomKey(3)[i++].below(2 * mean));
-  }
-  return loads;
-}
 
 /// By a policy at hand, with equal speeds; more slots than experts where slots_per_device wants it.
 placement::Placement solved(const char* policy, int devices, int slots_per_device,
@@ -66,25 +25,6 @@ placement::Placement solved(const char* policy, int devices, int slots_per_devic
   return placement::solve(placement::find_policy(policy),
                           {mean, speeds, devices, slots_per_device, seed});
 }
-
-/// A fleet, its placement and loads: all that a phase needs.
-struct Case {
-  Case(const mpi::Communicator& comm, int devices, int experts, const study::Fleet& fleet = {},
-       std::uint64_t seed = 1)
-      : backend(comm, fleet, shape(experts), seed, devices, kTokensPerDevice),
-        placement(contiguous(devices, experts)),
-        loads(uneven_loads(devices, experts)) {}
-
-  PhaseResult run(int phase = 0) {
-    return backend.run({phase, 0, 2, std::int64_t{kTokensPerDevice} * placement.devices, routing,
-                        loads, std::span(&placement, 1)});
-  }
-
-  ModelBackend backend;
-  placement::Placement placement;
-  workload::Loads loads;
-  NoRouting routing;
-};
 
 void expect_rows_equal(const timeline::Timeline& part, DeviceRange rows,
                        const timeline::Timeline& all) {
@@ -117,7 +57,7 @@ void expect_equal(const timeline::LayerTotals& a, const timeline::LayerTotals& b
 bool same_state(const timeline::DeviceState& a, const timeline::DeviceState& b) {
   return a.sm_clock_mhz == b.sm_clock_mhz && a.power_w == b.power_w &&
          a.temperature_c == b.temperature_c && a.throttle_reasons == b.throttle_reasons &&
-         a.enforced_cap_w == b.enforced_cap_w && a.steady == b.steady;
+         a.cap.enforced_w == b.cap.enforced_w && a.steady == b.steady;
 }
 
 // Every rank runs the fleet twice: shared with the others, and alone. 70 devices need several
@@ -131,8 +71,10 @@ TEST(ModelBackend, SameAtAnyNumberOfRanks) {
       Case shared(world, devices, 2 * devices);
       Case whole(alone, devices, 2 * devices);
       const study::Condition condition{500.0, heat};
-      const auto states = shared.backend.enter(condition);
-      const auto reference = whole.backend.enter(condition);
+      shared.backend.enter(condition);
+      const auto states = shared.backend.settle().devices;
+      whole.backend.enter(condition);
+      const auto reference = whole.backend.settle().devices;
       EXPECT_TRUE(std::ranges::equal(states, reference, same_state));
       const auto result = shared.run();
       const auto expected = whole.run();
@@ -288,8 +230,10 @@ TEST(ModelBackend, FleetsNest) {
   const Case small(world, 8, 8);
   Case large(world, 4096, 4096);
   Case few(world, 8, 8);
-  const auto a = few.backend.enter({});
-  const auto b = large.backend.enter({});
+  few.backend.enter({});
+  const auto a = few.backend.settle().devices;
+  large.backend.enter({});
+  const auto b = large.backend.settle().devices;
   ASSERT_EQ(b.size(), 4096U);
   EXPECT_TRUE(std::equal(a.begin(), a.end(), b.begin(), same_state));
   std::set<std::string> uuids;
@@ -310,7 +254,8 @@ TEST(ModelBackend, HomogeneousFleetIsAllEqual) {
   fleet.homogeneous = true;
   Case one(world, 24, 24, fleet);
   std::ranges::fill(one.loads.flat(), 5000U);
-  const auto states = one.backend.enter({600.0, study::Heat::soaked});
+  one.backend.enter({600.0, study::Heat::soaked});
+  const auto states = one.backend.settle().devices;
   EXPECT_TRUE(std::ranges::all_of(
       states, [&](const auto& state) { return same_state(state, states.front()); }));
   const auto result = one.run();
@@ -416,7 +361,7 @@ TEST(ModelBackend, ProfilePredictsTheSteps) {
   study::Fleet fleet;
   Case one(world, 8, 16, fleet);
   std::ranges::fill(one.loads.flat(), 2560U);
-  one.backend.enter({500.0, study::Heat::ambient});
+  one.backend.enter({500.0, study::Heat::soaked});
   const auto models = one.backend.profile(2, 5120, {});
   const auto result = one.run();
   for (std::size_t d = 0; d < result.mine.devices(); ++d) {
