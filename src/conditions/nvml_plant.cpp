@@ -305,12 +305,4 @@ std::vector<std::string> NvmlPlant::watch() {
   return all;
 }
 
-void NvmlPlant::restore() {
-  mpi::on_all(*comm_, [&] {
-    if (guard_) {
-      guard_->restore();
-    }
-  });
-}
-
 }  // namespace moevar::conditions

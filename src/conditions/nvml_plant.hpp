@@ -51,9 +51,6 @@ class NvmlPlant : public Plant {
   /// Reads the limits again: a line for each GPU of the fleet whose enforced limit changed by
   /// itself since it was set or last watched. Empty unless `mode` is set. Collective.
   std::vector<std::string> watch() override;
-  /// Puts back what was there, on every node; the object sets no limit after that. Throws Error of
-  /// status `restore_failed`. Collective. The destructor does it too, but can only complain.
-  void restore();
 
   /// What this node's telemetry thread took in the last span between start and stop; both 0 on
   /// ranks that have none.
