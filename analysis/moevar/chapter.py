@@ -30,6 +30,7 @@ SECTIONS = (
 
 
 def command(study):
+    """What made the study's data; the study file stands in full in the chapter's head."""
     return f"moevar run {study.name}.toml --out DIR"
 
 
@@ -154,13 +155,13 @@ def policy_table(study):
         change = "base" if base is repeats else _estimate(
             intervals.relative_difference([phase.layer_ns for phase in base], [phase.layer_ns for phase in repeats],
                                           paired=_same_steps(base, repeats)), 100, 1, "+")
-        rows.append((policy, str(devices), condition.label,
+        rows.append((policy, str(devices), condition.label, _estimate(cells.tax_interval(repeats, rng), 100, 2),
+                     _estimate(cells.idle_interval(repeats), 100, 2), change,
                      *(_estimate(intervals.quantile_series(layer, p), 1, 3)
                        for p in (intervals.MEDIAN, intervals.P90, intervals.P99)),
-                     change, _estimate(cells.tax_interval(repeats, rng), 100, 2), _estimate(cells.idle_interval(repeats), 100, 2),
                      f"{np.mean([phase.solve_ms for phase in repeats]):.1f}" if repeats[0].solve_ms is not None else "–"))
-    return page.table(("policy", "devices", "condition", "median ms", "p90 ms", "p99 ms", "mean against base %", "tax %",
-                       "idle %", "solve ms"), rows,
+    return page.table(("policy", "devices", "condition", "tax %", "idle %", "mean layer against base %", "median ms",
+                       "p90 ms", "p99 ms", "solve ms"), rows,
                       "In brackets 95 % intervals; none: the steps are too few to support one. Base: the first policy of "
                       "as many devices and the same condition.")
 

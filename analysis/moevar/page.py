@@ -15,12 +15,10 @@ h3 { font-size: 1rem; line-height: 1.35; margin: 0 0 .5rem; }
 p { margin: .5rem 0; max-width: 46rem; }
 a { color: var(--accent); }
 nav { display: flex; flex-wrap: wrap; gap: .25rem 1rem; font-size: .9rem; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: 2rem 2.5rem;
+.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 30rem), 1fr)); gap: 2rem 2.5rem;
   align-items: start; margin: 1rem 0; }
 figure { margin: 0; min-width: 0; }
-figure.wide { grid-column: 1 / -1; }
 figure svg, figure img { display: block; width: 100%; height: auto; max-width: 44rem; }
-figure.wide svg, figure.wide img { max-width: 100%; }
 figcaption { font-size: .85rem; line-height: 1.45; color: var(--soft); margin-top: .5rem; max-width: 44rem; }
 code { font-size: .92em; }
 pre { overflow-x: auto; background: #f6f6f8; padding: .75rem; font-size: .85rem; }
@@ -39,7 +37,8 @@ summary { cursor: pointer; }
 
 
 def text(value):
-    return html.escape(str(value), quote=True)
+    """Escaped for HTML; a hyphen before a digit is a minus, where no word, number or exponent ends before it."""
+    return re.sub(r"(?<![\w.)-])-(?=\d)", "−", html.escape(str(value), quote=True))
 
 
 def document(title, body):
@@ -49,11 +48,12 @@ def document(title, body):
 
 
 def paragraph(words, kind=""):
-    return f"<p{f' class={chr(34)}{kind}{chr(34)}' if kind else ''}>{text(words)}</p>"
+    return f'<p class="{kind}">{text(words)}</p>' if kind else f"<p>{text(words)}</p>"
 
 
 def heading(level, words, anchor=None):
-    return f"<h{level}{f' id={chr(34)}{anchor}{chr(34)}' if anchor else ''}>{text(words)}</h{level}>"
+    identity = f' id="{anchor}"' if anchor else ""
+    return f"<h{level}{identity}>{text(words)}</h{level}>"
 
 
 def table(columns, rows, caption=None, numbers=True):
@@ -74,14 +74,13 @@ def details(summary, content):
 
 
 def preformatted(words):
-    return f"<pre><code>{text(words)}</code></pre>"
+    return f"<pre><code>{html.escape(words)}</code></pre>"
 
 
-def figure(identity, title, caption, picture, wide):
+def figure(identity, title, caption, picture):
     """picture: SVG text, or PNG bytes."""
     inside = _inline_svg(identity, title, picture) if isinstance(picture, str) else _inline_png(title, picture)
-    return (f"<figure id=\"{identity}\"{' class=' + chr(34) + 'wide' + chr(34) if wide else ''}><h3>{text(title)}</h3>{inside}"
-            f"<figcaption>{text(caption)}</figcaption></figure>")
+    return f'<figure id="{identity}"><h3>{text(title)}</h3>{inside}<figcaption>{text(caption)}</figcaption></figure>'
 
 
 def _inline_svg(identity, title, svg):

@@ -169,12 +169,8 @@ class Phase:
         raise KeyError(name)
 
     def reference_time_us(self, tokens):
-        """f_d(tokens) of each device, [D] f8 µs: the speed model read at one number of tokens.
-
-        Between points and from (0, 0) the model is linear, beyond its last point it goes on with its last slope.
-        """
-        xs, ys = self.speed_tokens, self.speed_time_us
-        return curves_at(xs, ys, tokens)
+        """f_d(tokens) of each device, [D] f8 µs: the speed model read at one number of tokens."""
+        return curves_at(self.array("speed_model/tokens"), self.array("speed_model/time_us"), tokens)
 
     @property
     def reference_tokens(self):
@@ -183,18 +179,17 @@ class Phase:
 
 
 def curves_at(tokens, time_us, at):
-    """Speed curves [D, P] read at a number of tokens: [D] f8 µs. Shorter curves are padded with NaN at their end."""
-    if (tokens == tokens[:1]).all():    # one grid for all devices, as a profile makes it
-        grid = np.concatenate([[0.0], tokens[0]])
-        values = np.concatenate([np.zeros((len(time_us), 1)), time_us], axis=1)
-        right = int(np.clip(np.searchsorted(grid, at), 1, len(grid) - 1))
-        weight = (at - grid[right - 1]) / (grid[right] - grid[right - 1])
-        return values[:, right - 1] + weight * (values[:, right] - values[:, right - 1])
-    out = np.empty(len(tokens))
-    for device, (xs, ys) in enumerate(zip(tokens, time_us)):
-        known = ~np.isnan(xs)
-        out[device] = curves_at(xs[known][None], ys[known][None], at)[0]
-    return out
+    """Speed curves [D, P] read at a number of tokens: [D] f8 µs; linear, from (0, 0), beyond the end with the last slope.
+
+    Shorter curves are padded with NaN at their end.
+    """
+    start = np.zeros((len(tokens), 1))
+    xs, ys = np.concatenate([start, tokens], axis=1), np.concatenate([start, time_us], axis=1)
+    known = (~np.isnan(xs)).sum(axis=1)
+    right = np.clip((xs <= at).sum(axis=1), 1, known - 1)    # a comparison with NaN is false
+    rows = np.arange(len(xs))
+    weight = (at - xs[rows, right - 1]) / (xs[rows, right] - xs[rows, right - 1])
+    return ys[rows, right - 1] + weight * (ys[rows, right] - ys[rows, right - 1])
 
 
 @dataclass(eq=False)

@@ -16,7 +16,6 @@ from matplotlib import pyplot
 from matplotlib.lines import Line2D
 
 WIDTH_IN = 4.8
-WIDE_IN = 7.2
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE, GREY = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#767676")
 FAINT = "#D9D9D9"
@@ -71,12 +70,19 @@ def rows(count, height_in, *, entries=(), width_in=WIDTH_IN, **options):
 
 
 def _columns(entries, width_in):
-    longest = max((len(label) for label, *_ in entries), default=0)
-    return max(1, min(len(entries), int(width_in * 14 / (longest + 4))))
+    """How many of a legend's entries fit beside each other: about 14 letters an inch, and 4 for a mark."""
+    widths = [len(label) + 4 for label, *_ in entries]
+    for columns in range(len(entries), 1, -1):
+        if sum(max(widths[column::columns]) for column in range(columns)) <= width_in * 14:
+            return columns
+    return 1
 
 
 def _legend(axis, entries, columns):
     axis.axis("off")
+    lines = -(-len(entries) // columns)     # matplotlib fills column after column; this reads along lines
+    order = [line * columns + column for column in range(columns) for line in range(lines)]
+    entries = [entries[i] for i in order if i < len(entries)]
     handles = [Line2D([], [], color=colour, marker=marker or "", linestyle="" if marker else "-", markersize=5.5,
                       linewidth=5 if marker is None else 1, markerfacecolor=colour if filled else "white", label=label)
                for label, colour, marker, filled in entries]

@@ -19,7 +19,7 @@ class NotCarried(Exception):
 class Drawing:
     """name: file name without ending; title: a sentence with what it shows; caption: what is drawn, with units.
 
-    raster: to be kept as a picture of points, for more of them than an SVG should hold. wide: takes a page's width.
+    raster: to be kept as a picture of points, for more of them than an SVG should hold.
     """
 
     name: str
@@ -28,7 +28,6 @@ class Drawing:
     numbers: list
     figure: object
     raster: bool = False
-    wide: bool = False
 
 
 def generator(name):

@@ -6,7 +6,7 @@ from matplotlib.patches import Patch
 from moevar import cells, style
 from moevar.figures import Drawing, NotCarried
 
-LAYERS = 5
+LAYERS = 4
 DEVICES = 16
 PARTS = (("dispatch_ns", "dispatch", style.SKY, ""), ("expert_ns", "experts", style.BLUE, ""),
          ("wait_ns", "wait", "#FBE3C0", "////"), ("combine_ns", "combine", style.GREEN, ""))
@@ -30,7 +30,7 @@ def _draw(study, phase, name):
     parts = {part: phase.array(part, np.s_[:, step, :]) for part, *_ in PARTS}
     first, last = _window(phase.layer_ns[step])
     shown, note = _devices(phase, parts["expert_ns"][:, first:last])
-    figure, (axis,) = style.rows(1, 0.75 + 0.21 * len(shown), width_in=style.WIDE_IN)
+    figure, (axis,) = style.rows(1, 0.75 + 0.21 * len(shown))
     start, numbers, stragglers = 0.0, [], []
     for layer in range(first, last):
         length = phase.layer_ns[step, layer] / 1e6
@@ -40,21 +40,21 @@ def _draw(study, phase, name):
         if straggler in shown:
             axis.plot([start + length], [shown.index(straggler)], marker="<", color=style.VERMILION, markersize=6,
                       clip_on=False, zorder=5)
-        axis.text(start + length / 2, -0.72, f"layer {layer}", ha="center", fontsize=8)
+        axis.text(start + length / 2, -0.72, f"layer {layer}", ha="center", fontsize=7.5)
         numbers.append({**phase.factors, "step": step, "layer": layer, "layer_us": length * 1e3,
                         "last_device": straggler, "devices_shown": shown,
                         **{part: (parts[part][shown, layer] / 1e3).tolist() for part, *_ in PARTS}})
         start += length
         axis.axvline(start, color=style.BLACK, linewidth=0.6)
-    uuids = study.fleet["uuid"]
-    axis.set_yticks(range(len(shown)), [_device_name(phase, uuids, device) for device in shown])
+    axis.set_yticks(range(len(shown)), [str(device) for device in shown])
+    axis.set_ylabel("device")
     axis.set_ylim(len(shown) - 0.4, -1.1)
     axis.set_xlim(0, start)
     axis.grid(False)
     axis.set_xlabel(f"time since layer {first} began, ms")
     axis.legend(handles=[Patch(facecolor=colour, hatch=hatch, edgecolor="#C98A1B" if hatch else colour, label=label)
-                         for _, label, colour, hatch in PARTS], loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4,
-                borderaxespad=0.1, columnspacing=1.0)
+                         for _, label, colour, hatch in PARTS], loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=4,
+                borderaxespad=0.1, columnspacing=1.0, handlelength=1.4, handletextpad=0.5)
     waits = {device: stragglers.count(device) for device in set(stragglers)}
     culprit = max(waits, key=waits.get)
     idle = float(parts["wait_ns"][:, first:last].sum() / (phase.devices * phase.layer_ns[step, first:last].sum()))
@@ -62,8 +62,9 @@ def _draw(study, phase, name):
              f"{last - first} layers, {100 * idle:.1f} % of all device time")
     caption = (f"Phase {phase.name} ({phase.devices} devices, {cells.condition_of(phase).label}, repeat {phase.repeat}), step "
                f"{step} of {phase.steps}: layers {first} to {last - 1}, around its slowest. ◂ marks the device that "
-               f"finished its experts last: the others' wait ends there.{note}")
-    return Drawing(name, title, caption, numbers, figure, wide=True)
+               f"finished its experts last: the others' wait ends there. Device {culprit}: "
+               f"{_uuid(study, phase, culprit) or 'not known'}.{note}")
+    return Drawing(name, title, caption, numbers, figure)
 
 
 def _window(layer_ns):
@@ -93,8 +94,8 @@ def _bars(axis, parts, layer, shown, start):
         left = left + length
 
 
-def _device_name(phase, uuids, device):
+
+def _uuid(study, phase, device):
+    """Who a phase's device is; empty where the fleet's table is damaged."""
     row = int(phase.device_rows[device])
-    uuid = str(uuids.iloc[row]) if row < len(uuids) else ""
-    short = uuid if len(uuid) <= 14 else "…" + uuid[-8:]
-    return f"{device}  {short}"
+    return str(study.fleet["uuid"].iloc[row]) if "uuid" in study.fleet and row < len(study.fleet) else ""

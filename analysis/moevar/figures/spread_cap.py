@@ -38,7 +38,7 @@ def draw(study):
         style.categories(axis, [f"{cap:g}" for cap in caps])
         axis.set_ylabel(label)
     style.from_zero(axes[0])
-    axes[1].set_ylim(bottom=1.0)
+    axes[1].set_ylim(1.0, 1 + 1.12 * (max(row["max_over_median"] for row in numbers) - 1) or None)
     axes[1].set_xlabel("power cap, W")
     first, last = (next(row for row in numbers if row["power_cap_w"] == cap) for cap in (caps[0], caps[-1]))
     title = (f"From {caps[0]:g} to {caps[-1]:g} W the devices' times go from a CV of {percent(first['cv_of_time'], 2)} to "

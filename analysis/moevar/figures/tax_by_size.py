@@ -10,7 +10,7 @@ def draw(study):
         raise NotCarried("No phase has measured steps (phases.steps > 0).")
     conditions, policies, sizes = cells.conditions(phases), cells.policies(study, phases), cells.sizes(phases)
     entries = [(policy, *style.look(policy), True) for policy in policies]
-    figure, axes = style.rows(len(conditions), 1.9, entries=entries, sharey=True)
+    figure, axes = style.rows(len(conditions), 1.9 if len(sizes) > 1 else 1.4, entries=entries, sharey=True)
     rng, numbers, cell_rows = generator("tax-by-size"), [], []
     for condition, devices, policy, repeats in cells.cells(study, phases):
         axis = axes[conditions.index(condition)]
