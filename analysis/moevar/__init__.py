@@ -1,0 +1,1 @@
+"""What moevar's analysis scripts share: reading study.h5, statistics, figures."""
