@@ -186,8 +186,8 @@ class Linear:
 
 def _joined(series) -> tuple[np.ndarray, tuple[int, ...]]:
     """One series [S, ...], or a list of such segments, as rows [S, K] and the segments' lengths."""
-    parts = [_as_rows(part) for part in series] if isinstance(series, (list, tuple)) and np.ndim(series[0]) else \
-        [_as_rows(series)]
+    several = isinstance(series, (list, tuple)) and len(series) > 0 and np.ndim(series[0]) > 0
+    parts = [_as_rows(part) for part in series] if several else [_as_rows(series)]
     return np.concatenate(parts), tuple(len(part) for part in parts)
 
 
@@ -204,9 +204,10 @@ def ratio_of(numerator, denominator) -> Linear:
     bottom, _ = _joined(denominator)
     if len(top) != len(bottom):
         raise ValueError(f"{len(top)} and {len(bottom)} steps; a ratio needs the same")
+    n = top.size
     top, bottom = top.sum(axis=1), bottom.sum(axis=1)
     value = float(top.sum() / bottom.sum())
-    return Linear(value, (top - value * bottom) / bottom.mean(), segments, top.size)
+    return Linear(value, (top - value * bottom) / bottom.mean(), segments, n)
 
 
 def quantile_of(series, p: Fraction) -> Linear:

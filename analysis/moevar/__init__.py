@@ -1,1 +1,0 @@
-"""What moevar's analysis scripts share: reading study.h5, statistics, figures."""
