@@ -312,6 +312,9 @@ class StudyFile:
         return next((cell for cell in cells if cell.get("phase") == phase.index), None)
 
     def close(self):
+        for phase in self.phases:   # a phase behind a link lies in a file of its own
+            if phase.group:
+                phase.group.file.close()
         for file in self._files:
             file.close()
 
