@@ -56,7 +56,7 @@ class Writer:
                    "caption": caption, "numbers": drawing.numbers}
         stem.with_suffix(".json").write_text(json.dumps(numbers, indent=1, default=_plain, allow_nan=False) + "\n",
                                              encoding="utf-8")
-        return page.figure(f"{self.prefix}{drawing.name}", drawing.title, caption, picture)
+        return page.figure(f"{self.prefix}figure-{drawing.name}", drawing.title, caption, picture)
 
 
 def _plain(value):

@@ -12,6 +12,9 @@ from moevar.study import StudyError
 OUTLIER_MADS = 3.5
 MAD_SCALE = 1.4826
 
+# Policies that place experts without a look at loads or speeds.
+BLIND = ("contiguous", "round_robin", "random")
+
 
 @dataclass(frozen=True, order=True)
 class Condition:

@@ -373,13 +373,15 @@ def _read_summary(path, problems):
 
 def _speed_model(group, found):
     """The group speed_model; where it is a link that does not resolve in a phase's own file, the one it names."""
-    if "speed_model" in group:
+    try:
         return group["speed_model"]
+    except KeyError:    # absent, or a link to nowhere
+        pass
     link = group.get("speed_model", getlink=True)
     named = re.search(r"phases/(\d{4,})/speed_model$", link.path) if isinstance(link, h5py.SoftLink) else None
     if named and named.group(1) in found:
         other = found[named.group(1)][0]
-        return other["speed_model"] if "speed_model" in other else None
+        return other.get("speed_model")
     return None
 
 

@@ -30,7 +30,7 @@ def _draw(study, phase, name):
     parts = {part: phase.array(part, np.s_[:, step, :]) for part, *_ in PARTS}
     first, last = _window(phase.layer_ns[step])
     shown, note = _devices(phase, parts["expert_ns"][:, first:last])
-    figure, (axis,) = style.rows(1, 0.75 + 0.21 * len(shown))
+    figure, (axis,) = style.rows(1, max(1.6, 0.75 + 0.21 * len(shown)))
     start, numbers, stragglers = 0.0, [], []
     for layer in range(first, last):
         length = phase.layer_ns[step, layer] / 1e6

@@ -7,7 +7,7 @@ from moevar import cells, extremes, intervals, style
 from moevar.figures import Drawing, NotCarried, generator
 
 BEYOND = 2      # sizes past the largest observed one, each twice as large
-LAWS = (("exact", "exact order statistics", style.BLACK, "s", True),
+LAWS = (("exact", "exact order statistics", style.BLACK, "x", True),
         ("mixture", "bulk and outliers, fitted", style.PURPLE, "h", False),
         ("tail", "extreme-value tail, fitted", style.GREEN, "P", False))
 
@@ -32,7 +32,8 @@ def draw(study):
         numbers += _panel(study, axes[2 * i], axes[2 * i + 1], condition, fleet, here, policies, rng)
     axes[-1].set_xlabel("devices")
     balanced = "Observed with all experts equally popular (even_load = 1). " if phases[0].even_load else (
-        "Observed with the study's own loads, so the difference holds skew and run noise beside what the law leaves out. ")
+        "Observed with the study's own loads as the policies that look at loads balance them: what skew they leave, and run "
+        "noise, are in the difference. ")
     caption = ("Upper panels: expert time of the slowest device over the mean of all − 1. Exact: of N devices drawn without "
                "replacement from those known; fitted: a Gaussian bulk with outliers, and a generalised Pareto tail, with 95 % "
                "intervals, also for fleets larger than any run. " + balanced + "Lower panels: observed − exact order statistics, "
@@ -41,9 +42,11 @@ def draw(study):
 
 
 def _observed_phases(study):
-    """Where the study ran with even loads, those phases show hardware and noise alone; else its own cells."""
+    """Where the study ran with even loads, those phases show hardware and noise alone; else its own cells under policies
+    that look at loads, if it has any: without balance, skew hides the law."""
     even = [phase for phase in study.phases if phase.even_load and not phase.equal_fleet and phase.layer_ns.size]
-    return even or cells.measured(study)
+    own = cells.measured(study)
+    return even or [phase for phase in own if phase.policy not in cells.BLIND] or own
 
 
 def law_of(fleet, sizes, rng):

@@ -8,13 +8,12 @@ from moevar.figures.layer_time import _same_steps
 # duplicating GPUs; median per-layer tail latency over vLLM's (contiguous) median of the same size, read off the figure.
 PUBLISHED = {"eplb": {8: 0.91, 16: 0.83, 32: 0.72, 64: 0.78, 128: 0.91},
              "vibe": {8: 0.87, 16: 0.78, 32: 0.67, 64: 0.71, 128: 0.85}}
-BLIND = ("contiguous", "round_robin", "random")   # the base, and what looks at no load
 SOURCE = "arXiv 2606.00735"
 
 
 def draw(study):
     phases = cells.measured(study)
-    policies = [policy for policy in cells.policies(study, phases) if policy not in BLIND]
+    policies = [policy for policy in cells.policies(study, phases) if policy not in cells.BLIND]
     if not set(policies) & set(PUBLISHED) or "contiguous" not in {phase.policy for phase in phases}:
         raise NotCarried("ViBE's projection compares eplb and vibe with contiguous placement: placement.policies = "
                          "[\"contiguous\", \"eplb\", \"vibe\"].")
