@@ -84,17 +84,44 @@ def interval(estimate):
             "interval": estimate.method}
 
 
-def tax_interval(repeats, rng):
-    """The straggler tax of a cell over its repeats: a ratio of sums, each repeat a segment of its own."""
-    return intervals.tax_interval([phase.layer_ns for phase in repeats], [phase.busy_sum_ns for phase in repeats],
-                                  repeats[0].devices, rng=rng)
+def other_devices(repeats):
+    """Whether a cell's repeats ran on different devices of a pool."""
+    first, *others = repeats
+    return any(not np.array_equal(first.device_rows, phase.device_rows) for phase in others)
+
+
+def ratio_interval(repeats, numerator, denominator):
+    """Σ of a series over Σ of another, [S, L] of each repeat, with a 95 % interval for what the repeats stand for.
+
+    Repeats on the same devices: their steps vary, and the interval is of these devices. Repeats on other devices of a
+    pool: the repeats vary, and it is of the pool (a ratio estimator's, Student's t with a repeat as unit; Cochran,
+    Sampling Techniques, 6.3).
+    """
+    if not other_devices(repeats):
+        return intervals.interval_of(intervals.ratio_of(numerator, denominator))
+    top, bottom = (np.array([float(part.sum()) for part in parts]) for parts in (numerator, denominator))
+    value, count = float(top.sum() / bottom.sum()), len(repeats)
+    error = float(np.std((top - value * bottom) / bottom.mean(), ddof=1)) / np.sqrt(count)
+    half = intervals.student(count - 1, 0.05) * error
+    return intervals.Estimate(value, value - half, value + half, count, f"{count} repeats on other devices")
+
+
+def shifted(estimate, by, scale=1.0):
+    """scale x estimate + by, with its interval."""
+    ends = (None if end is None else scale * end + by for end in (estimate.low, estimate.high))
+    return intervals.Estimate(scale * estimate.value + by, *ends, estimate.n, estimate.method)
+
+
+def tax_interval(repeats):
+    """The straggler tax of a cell over its repeats: a ratio of sums."""
+    found = ratio_interval(repeats, [phase.layer_ns for phase in repeats], [phase.busy_sum_ns for phase in repeats])
+    return shifted(found, -1.0, repeats[0].devices)
 
 
 def idle_interval(repeats):
     """Idle share of all device time, over a cell's repeats."""
-    ratio = intervals.ratio_of([phase.wait_sum_ns for phase in repeats],
-                               [phase.layer_ns * phase.devices for phase in repeats])
-    return intervals.interval_of(ratio)
+    return ratio_interval(repeats, [phase.wait_sum_ns for phase in repeats],
+                          [phase.layer_ns * phase.devices for phase in repeats])
 
 
 def expert_sum_ns(phase):

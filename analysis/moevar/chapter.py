@@ -73,7 +73,7 @@ def head(study, prefix=""):
         ("policies", ", ".join(cells.policies(study, phases))),
         ("repeats, order", f"{config.get('study', {}).get('repeats', '?')}, {config.get('study', {}).get('order', '?')}; "
                            f"seed {config.get('study', {}).get('seed', '?')}"),
-        ("steps", f"{', '.join(map(str, steps)) or 'none'} a phase; stopped by {_stops(phases)}"),
+        ("steps", f"{', '.join(map(str, steps)) or 'none'} a phase; stop_reason {_stops(phases)}"),
         ("phases", f"{len(phases)} of {study.planned}" + ("" if study.complete else "; not complete")),
         ("written", f"{written:%Y-%m-%d %H:%M} UTC by moevar {study.version}, schema 1"),
         ("caps and heat", _standing(phases)),
@@ -148,14 +148,14 @@ def policy_table(study):
     phases = cells.measured(study)
     if not phases:
         return ""
-    rng, rows, bases = np.random.default_rng(1), [], {}
+    rows, bases = [], {}
     for condition, devices, policy, repeats in cells.cells(study, phases):
         base = bases.setdefault((condition, devices), repeats)
         layer = [phase.layer_ns / 1e6 for phase in repeats]
         change = "base" if base is repeats else _estimate(
             intervals.relative_difference([phase.layer_ns for phase in base], [phase.layer_ns for phase in repeats],
                                           paired=_same_steps(base, repeats)), 100, 1, "+")
-        rows.append((policy, str(devices), condition.label, _estimate(cells.tax_interval(repeats, rng), 100, 2),
+        rows.append((policy, str(devices), condition.label, _estimate(cells.tax_interval(repeats), 100, 2),
                      _estimate(cells.idle_interval(repeats), 100, 2), change,
                      *(_estimate(intervals.quantile_series(layer, p), 1, 3)
                        for p in (intervals.MEDIAN, intervals.P90, intervals.P99)),

@@ -31,7 +31,7 @@ def draw(study):
     spread = max(numbers, key=lambda row: row["cv"])
     title = (f"{count} GPUs differ by a CV of {percent(spread['cv'], 2)}; the slowest takes "
              f"{worst['max_over_median']:.3f} × the median's time ({worst['label']})")
-    caption = (f"One point per device: its expert time at {fleets[0].tokens:g} tokens by the speed model, "
+    caption = (f"One point per device: its expert time at {fleets[0].tokens:.0f} tokens by the speed model, "
                "f_d(n), over the median of the devices. Box: quartiles and median; whiskers: 5th and 95th percentile. "
                f"Circled: slower than median + {cells.OUTLIER_MADS} × {cells.MAD_SCALE} × MAD; the {NAMED} slowest with "
                "the end of their UUID. Heights within a row have no meaning.")
@@ -39,7 +39,7 @@ def draw(study):
 
 
 def _strip(axis, place, relative, late, colour, marker):
-    size = 14 if len(relative) <= 64 else 5 if len(relative) <= 3000 else 1
+    size = 14 if len(relative) <= POINTS_IN_SVG else 2
     heights = place + 0.10 + style.jitter(len(relative), 0.36)
     axis.scatter(relative, heights, s=size, c=colour, marker=marker if len(relative) <= 64 else ".",
                  linewidths=0, alpha=1 if len(relative) <= 64 else 0.5)

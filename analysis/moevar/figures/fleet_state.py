@@ -24,7 +24,7 @@ def draw(study):
         for fleet, (colour, marker) in zip(fleets, looks):
             values = fleet.state[name]
             many = len(values) > 64
-            axis.scatter(values, fleet.relative, s=3 if many else 16, c=colour, marker="." if many else marker,
+            axis.scatter(values, fleet.relative, s=(2 if len(values) > POINTS_IN_SVG else 12) if many else 16, c=colour, marker="." if many else marker,
                          linewidths=0, alpha=0.5 if many else 1)
             correlation = _rank_correlation(values, fleet.relative)
             numbers.append({**fleet.condition.factors, "devices": fleet.devices, "what": name,

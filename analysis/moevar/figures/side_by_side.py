@@ -1,7 +1,7 @@
 """Several runs in one picture: how far their fleets differ, and what lock-step costs on each."""
 
 from moevar import cells, style
-from moevar.figures import Drawing, NotCarried, generator, percent
+from moevar.figures import Drawing, NotCarried, percent
 from moevar.figures.fleet_speed import POINTS_IN_SVG, _strip
 
 
@@ -34,11 +34,11 @@ def fleets(runs):
 
 def taxes(runs):
     """runs: (name, StudyFile) of each; a row per run, fleet size and condition, a mark per policy."""
-    rng, groups, policies, numbers = generator("side-by-side-taxes"), {}, [], []
+    groups, policies, numbers = {}, [], []
     for name, study in runs:
         phases = cells.measured(study)
         for condition, devices, policy, repeats in cells.cells(study, phases):
-            estimate = cells.tax_interval(repeats, rng)
+            estimate = cells.tax_interval(repeats)
             groups.setdefault((name, devices, condition), []).append((policy, estimate))
             policies += [policy] if policy not in policies else []
             numbers.append({"run": name, **condition.factors, "devices": devices, "policy": policy,
@@ -60,5 +60,5 @@ def taxes(runs):
     high = max(numbers, key=lambda row: row["value"])
     title = f"Lock-step costs most in {high['run']}: {percent(high['value'])} under {high['policy']} on {high['devices']} devices"
     caption = ("Straggler tax: Σ layer time × devices ÷ Σ busy time − 1 over all layer calls and repeats, with 95 % intervals "
-               "from the autocorrelated steps.")
+               "from the autocorrelated steps, or over repeats where each has other devices.")
     return Drawing("side-by-side-taxes", title, caption, numbers, figure)

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import stats
 
-from moevar import cells, extremes, intervals, style
+from moevar import cells, extremes, style
 from moevar.figures import Drawing, NotCarried, generator
 
 BEYOND = 2      # sizes past the largest observed one, each twice as large
@@ -128,9 +128,8 @@ def _observed(repeats):
     sums = [cells.expert_sum_ns(phase) for phase in repeats]
     if any(part is None for part in sums):
         return None
-    found = intervals.interval_of(intervals.ratio_of([p.expert_max_ns * float(p.devices) for p in repeats], sums))
-    return intervals.Estimate(found.value - 1, *(None if end is None else end - 1 for end in (found.low, found.high)),
-                              found.n, found.method)
+    found = cells.ratio_interval(repeats, [p.expert_max_ns * float(p.devices) for p in repeats], sums)
+    return cells.shifted(found, -1.0)
 
 
 def _draw_observed(upper, lower, x, estimate, law, condition, devices, policy, repeats):

@@ -44,7 +44,7 @@ def draw(study):
     title = (f"From {caps[0]:g} to {caps[-1]:g} W the devices' times go from a CV of {percent(first['cv_of_time'], 2)} to "
              f"{percent(last['cv_of_time'], 2)}, the slowest from {first['max_over_median']:.3f} to "
              f"{last['max_over_median']:.3f} × the median")
-    caption = (f"{max(row['devices_known'] for row in numbers)} devices; expert time at {fleets[0].tokens:g} tokens by the "
+    caption = (f"{max(row['devices_known'] for row in numbers)} devices; expert time at {fleets[0].tokens:.0f} tokens by the "
                "speed model of each condition. CV: sample standard deviation ÷ mean over devices.")
     return [Drawing("spread-cap", title, caption, numbers, figure)]
 

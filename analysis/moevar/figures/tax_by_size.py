@@ -1,7 +1,7 @@
 """The straggler tax against the number of devices, per policy and condition."""
 
 from moevar import cells, style
-from moevar.figures import Drawing, NotCarried, generator, percent, with_interval
+from moevar.figures import Drawing, NotCarried, percent, with_interval
 
 
 def draw(study):
@@ -11,11 +11,11 @@ def draw(study):
     conditions, policies, sizes = cells.conditions(phases), cells.policies(study, phases), cells.sizes(phases)
     entries = [(policy, *style.look(policy), True) for policy in policies]
     figure, axes = style.rows(len(conditions), 1.9 if len(sizes) > 1 else 1.4, entries=entries, sharey=True)
-    rng, numbers, cell_rows = generator("tax-by-size"), [], []
+    numbers, cell_rows = [], []
     for condition, devices, policy, repeats in cells.cells(study, phases):
         axis = axes[conditions.index(condition)]
         x = sizes.index(devices) + style.dodge(policies.index(policy), len(policies))
-        estimate = cells.tax_interval(repeats, rng)
+        estimate = cells.tax_interval(repeats)
         colour, marker = style.look(policy)
         taxes = [_tax(phase) for phase in repeats]
         if len(repeats) >= 5:
@@ -39,8 +39,9 @@ def draw(study):
     style.from_zero(axes[0])
     title = _title(cell_rows, sizes)
     caption = ("Straggler tax: Σ layer time × devices ÷ Σ busy time − 1, over all layer calls and repeats. Bars: 95 % "
-               "intervals from the steps, autocorrelation allowed for; no bar: too few steps for one. Small points: single "
-               "repeats, of a pool each a random subset of it; boxes from five repeats on: quartiles. "
+               "intervals: from the autocorrelated steps where repeats have the same devices, over the repeats where each has "
+               "a random subset of a pool; no bar: too few for one. Small points: single repeats; boxes from five on: "
+               "quartiles. "
                "The number of devices is a category.")
     return [Drawing("tax-by-size", title, caption, numbers, figure)]
 

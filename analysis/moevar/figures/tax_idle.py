@@ -1,17 +1,16 @@
 """Straggler tax and idle share of the policies side by side."""
 
 from moevar import cells, style
-from moevar.figures import Drawing, NotCarried, generator, percent
+from moevar.figures import Drawing, NotCarried, percent
 
 
 def draw(study):
     phases = cells.measured(study)
     if not phases:
         raise NotCarried("No phase has measured steps (phases.steps > 0).")
-    rng = generator("tax-idle")
     panels, numbers = {}, []
     for condition, devices, policy, repeats in cells.cells(study, phases):
-        tax, idle = cells.tax_interval(repeats, rng), cells.idle_interval(repeats)
+        tax, idle = cells.tax_interval(repeats), cells.idle_interval(repeats)
         panels.setdefault((condition, devices), []).append((policy, tax, idle))
         for name, estimate in (("straggler_tax", tax), ("idle_fraction", idle)):
             numbers.append({**condition.factors, "devices": devices, "policy": policy, "what": name,
@@ -36,5 +35,5 @@ def draw(study):
     title = (f"Devices idle {percent(worst[2].value)} of the time under {worst[0]}, {percent(least[2].value)} under "
              f"{least[0]} ({devices} devices, {condition.label})")
     caption = ("Tax: Σ layer time × devices ÷ Σ busy time − 1. Idle: Σ wait ÷ (devices × Σ layer time). Both over all layer "
-               "calls and repeats, with 95 % intervals from the autocorrelated steps.")
+               "calls and repeats, with 95 % intervals, as in the figure of taxes by size.")
     return [Drawing("tax-idle", title, caption, numbers, figure)]

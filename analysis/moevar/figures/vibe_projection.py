@@ -54,8 +54,7 @@ def _ours(axis, study, phases, condition, policies, sizes):
                 continue
             change = intervals.relative_difference([p.layer_ns for p in base], [p.layer_ns for p in repeats],
                                                    statistic="median", paired=_same_steps(base, repeats))
-            ratio = intervals.Estimate(1 + change.value, *(None if end is None else 1 + end
-                                                         for end in (change.low, change.high)), change.n, change.method)
+            ratio = cells.shifted(change, 1.0)
             colour, marker = style.look(policy)
             x = sizes.index(devices) - 0.12 + style.dodge(i, len(policies), 0.5)
             style.error_bar(axis, x, ratio.value, ratio.low, ratio.high, colour)
