@@ -51,12 +51,12 @@ class Writer:
             stem.with_suffix(".svg").write_text(picture, encoding="utf-8")
         else:
             stem.with_suffix(".png").write_bytes(picture)
-        caption = drawing.caption + (f" Data: {chapter.command(study)}" if study else "")
+        command = chapter.command(study) if study else None
         numbers = {"name": drawing.name, "study": study.name if study else None, "title": drawing.title,
-                   "caption": caption, "numbers": drawing.numbers}
+                   "caption": drawing.caption, "command": command, "numbers": drawing.numbers}
         stem.with_suffix(".json").write_text(json.dumps(numbers, indent=1, default=_plain, allow_nan=False) + "\n",
                                              encoding="utf-8")
-        return page.figure(f"{self.prefix}figure-{drawing.name}", drawing.title, caption, picture)
+        return page.figure(f"{self.prefix}figure-{drawing.name}", drawing.title, drawing.caption, picture, command)
 
 
 def _plain(value):

@@ -35,6 +35,11 @@ class Condition:
         return {"power_cap_w": self.power_cap_w, "heat": self.heat, "workload": self.workload, "scaling": self.scaling}
 
 
+def nouns(study):
+    """What a study's devices are called, in the plural."""
+    return {"cuda": "GPUs", "model": "modelled GPUs", "cpu": "CPU cores"}.get(study.device, "devices")
+
+
 def condition_of(phase):
     return Condition(phase.power_cap_w, phase.heat, phase.workload, phase.scaling)
 

@@ -13,7 +13,7 @@ from moevar.study import StudyError
 # (anchor, heading, lead, figure modules)
 SECTIONS = (
     ("fleet", "The fleet",
-     "What each GPU makes of the same work, and how it stood: the differences that lock-step turns into waiting.",
+     "What each device makes of the same work, and how it stood: the differences that lock-step turns into waiting.",
      (fleet_speed, fleet_state)),
     ("tax", "The tax against the number of devices",
      "The more devices finish a layer together, the slower the slowest of them; beside what was seen stands what the "

@@ -21,6 +21,7 @@ figure { margin: 0; min-width: 0; }
 figure svg, figure img { display: block; width: 100%; height: auto; max-width: 44rem; }
 figcaption { font-size: .85rem; line-height: 1.45; color: var(--soft); margin-top: .5rem; max-width: 44rem; }
 code { font-size: .92em; }
+figcaption code { display: inline-block; max-width: 100%; }
 pre { overflow-x: auto; background: #f6f6f8; padding: .75rem; font-size: .85rem; }
 .table { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
@@ -77,10 +78,11 @@ def preformatted(words):
     return f"<pre><code>{html.escape(words)}</code></pre>"
 
 
-def figure(identity, title, caption, picture):
-    """picture: SVG text, or PNG bytes."""
+def figure(identity, title, caption, picture, command=None):
+    """picture: SVG text, or PNG bytes. command: what made the data."""
+    data = f" Data: <code>{text(command)}</code>" if command else ""
     inside = _inline_svg(identity, title, picture) if isinstance(picture, str) else _inline_png(title, picture)
-    return f'<figure id="{identity}"><h3>{text(title)}</h3>{inside}<figcaption>{text(caption)}</figcaption></figure>'
+    return f'<figure id="{identity}"><h3>{text(title)}</h3>{inside}<figcaption>{text(caption)}{data}</figcaption></figure>'
 
 
 def _inline_svg(identity, title, svg):

@@ -72,8 +72,8 @@ def _draw_series(axis, phases, looks):
                      "layer_us.mean": float(phase.layer_ns.mean() / 1e3), "solved_because": phase.solved_because,
                      "solved_anew_by": _why(phase)})
         first += phase.steps
-    style.from_zero(axis, room=1.15)
-    height = axis.get_ylim()[1]
+    low, high = axis.get_ylim()
+    axis.set_ylim(low, high + 0.12 * (high - low))
     for x, why in tops:
-        axis.plot([x], [height * 0.97], color=ANEW[why][0], marker=ANEW[why][1], markersize=5, clip_on=False)
+        axis.plot([x], [high + 0.07 * (high - low)], color=ANEW[why][0], marker=ANEW[why][1], markersize=5, clip_on=False)
     return rows

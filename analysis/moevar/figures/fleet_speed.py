@@ -1,4 +1,4 @@
-"""How long every GPU takes for the same work: one point per device, outliers named."""
+"""How long every device takes for the same work: one point per device, outliers named."""
 
 import numpy as np
 
@@ -29,7 +29,7 @@ def draw(study):
     axis.set_xlabel("time for the same work ÷ median of the fleet, 1")
     worst = max(numbers, key=lambda row: row["max_over_median"])
     spread = max(numbers, key=lambda row: row["cv"])
-    title = (f"{count} GPUs differ by a CV of {percent(spread['cv'], 2)}; the slowest takes "
+    title = (f"{count} {cells.nouns(study)} differ by a CV of {percent(spread['cv'], 2)}; the slowest takes "
              f"{worst['max_over_median']:.3f} × the median's time ({worst['label']})")
     caption = (f"One point per device: its expert time at {fleets[0].tokens:.0f} tokens by the speed model, "
                "f_d(n), over the median of the devices. Box: quartiles and median; whiskers: 5th and 95th percentile. "

@@ -1,4 +1,4 @@
-"""Why GPUs differ: each device's time beside its clock, temperature and power."""
+"""Why devices differ: each device's time beside its clock, temperature and power."""
 
 import numpy as np
 
@@ -37,7 +37,7 @@ def draw(study):
         axis.set_ylabel("time ÷ median")
     title = "Devices' time beside their clock, temperature and power"
     if correlations:
-        title = (f"{'Slow GPUs are those with low clocks' if max(correlations) < -0.5 else 'Clock alone does not explain time'}"
+        title = (f"{'Slow devices are those with low clocks' if max(correlations) < -0.5 else 'Clock alone does not explain time'}"
                  f": rank correlation of time and clock {_span(correlations)}")
     caption = ("One point per device and condition: relative expert time (previous figure) against what its sensors showed "
                "before the phase's steps. Of kind model, clock and power are those under a dense GEMM.")

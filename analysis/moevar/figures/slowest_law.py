@@ -23,13 +23,15 @@ def draw(study):
     if not panels:
         raise NotCarried("The law of the slowest device needs speed models of two devices or more: phases.profile, and "
                          "fleet.devices above 1.")
-    policies = cells.policies(study, phases)
-    entries = [(label, colour, marker, filled) for _, label, colour, marker, filled in LAWS]
+    rng, policies = generator("slowest-law"), cells.policies(study, phases)
+    laws = {condition: law_of(fleet, _sizes(here), rng) for condition, (fleet, here) in panels.items()}
+    drawn = {row["law"] for rows in laws.values() for row in rows}
+    entries = [(label, colour, marker, filled) for name, label, colour, marker, filled in LAWS if name in drawn]
     entries += [(f"observed, {policy}", *style.look(policy), True) for policy in policies]
     figure, axes = style.rows(2 * len(panels), 1.75, entries=entries)
-    rng, numbers = generator("slowest-law"), []
+    numbers = []
     for i, (condition, (fleet, here)) in enumerate(panels.items()):
-        numbers += _panel(study, axes[2 * i], axes[2 * i + 1], condition, fleet, here, policies, rng)
+        numbers += _panel(study, axes[2 * i:2 * i + 2], condition, fleet, here, policies, laws[condition])
     axes[-1].set_xlabel("devices")
     balanced = "Observed with all experts equally popular (even_load = 1). " if phases[0].even_load else (
         "Observed with the study's own loads as the policies that look at loads balance them: what skew they leave, and run "
@@ -92,11 +94,17 @@ def _tail(relative, sizes):
         yield n, float(np.where(v >= 1 - tail.rate, beyond, ordered[rank]).mean() / median)
 
 
-def _panel(study, upper, lower, condition, fleet, phases, policies, rng):
+def _sizes(phases):
+    """The observed sizes, and BEYOND larger ones, each twice as large."""
     observed = cells.sizes(phases)
-    sizes = observed + [observed[-1] * 2 ** (i + 1) for i in range(BEYOND)]
+    return observed + [observed[-1] * 2 ** (i + 1) for i in range(BEYOND)]
+
+
+def _panel(study, axes, condition, fleet, phases, policies, laws):
+    upper, lower = axes
+    sizes = sorted({*cells.sizes(phases), *(row["devices"] for row in laws)})
     numbers, exact = [], {}
-    for row in law_of(fleet, sizes, rng):
+    for row in laws:
         place = [name for name, *_ in LAWS].index(row["law"])
         _, _, colour, marker, filled = LAWS[place]
         x = sizes.index(row["devices"]) - 0.36 + 0.11 * place
