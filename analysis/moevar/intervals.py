@@ -446,12 +446,14 @@ def block_bootstrap(rows, statistic, *, rng, reps: int = 2000, block: int | None
 
     statistic takes rows of the same shape and returns a number. The percentiles are those of Hesterberg's expanded
     interval (The American Statistician 69, 2015) with the number of blocks as sample size: plain percentiles are too
-    narrow for few blocks. Not supported below four blocks.
+    narrow for few blocks. Not supported below four blocks. Blocks are twice as long as `block_length` says: the best length
+    for the variance leaves intervals of 1,000 skewed AR(1) steps at 90 to 92 % coverage, twice that at 92 to 94 %. Where
+    there is a function for the statistic in this module, it is faster and covers better.
     """
     rows = np.asarray(rows)
     steps = rows.shape[0]
     value = float(statistic(rows))
-    block = block_length(rows) if block is None else block
+    block = min(2 * block_length(rows), max(1, steps // 4)) if block is None else block
     blocks = -(-steps // block)
     if blocks < 4:
         return Estimate(value, None, None, rows.size, NOT_SUPPORTED)
