@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from moevar.tails import (MIN_MIXTURE_SAMPLE, Mixture, MixtureLaw, Tail, fit_mixture, fit_tail, mixture_draws, mixture_law,
-                          normal_law, sorted_fleet)
+from moevar.tails import (LARGE, MIN_MIXTURE_SAMPLE, Mixture, MixtureLaw, Tail, fit_mixture, fit_tail,
+                          laws_without_outliers, likely_laws, mixture_law, normal_law, sorted_fleet)
 from scipy import special, stats
 
 __all__ = ["LayerLaw", "Mixture", "Projection", "Tail", "expected_slowest", "fit_mixture", "fit_tail", "layer_law",
@@ -19,11 +19,6 @@ __all__ = ["LayerLaw", "Mixture", "Projection", "Tail", "expected_slowest", "fit
 
 # A projection whose tail rests on fewer slow GPUs than this carries a warning.
 HANDFUL = 10
-BOOTSTRAP = 400
-# Fleets above this have their intervals from asymptotic theory, which they are large enough for.
-LARGE = 1000
-# Bootstrap fits stop earlier than the sample's own: what they would still move by is far below their spread.
-BOOTSTRAP_EM_STEPS = 150
 
 
 def slowest_weights(size: int, n: int) -> np.ndarray:
@@ -120,41 +115,36 @@ class Projection:
     warning: str | None
 
 
-def project(times, sizes, *, rng, reps: int = BOOTSTRAP) -> list[Projection]:
+def project(times, sizes, *, rng, laws: int = 400) -> list[Projection]:
     """From the GPUs measured, times [M] with M >= 4, to fleets of each of `sizes` GPUs of the same population.
 
     Up to half of M the value is the exact mean over subsets, which presumes no law; beyond, that of the fitted one: bulk
-    with outliers from MIN_MIXTURE_SAMPLE GPUs on, a normal law below. Interval: fleets of M GPUs are drawn from the fitted
-    law and treated alike; the quantiles of their (value - 1) over the law's own are those of the sample's over the truth's.
-    It holds what M GPUs leave open if the law's form is right. What no measured GPU shows is in no interval: see `warning`.
+    with outliers from MIN_MIXTURE_SAMPLE GPUs on, a normal law below. The interval is that of `laws` laws which the
+    GPUs leave possible: with outliers, rare ones that none of the GPUs shows among them (tails.likely_laws), and, if these
+    GPUs are no evidence of any, without (tails.laws_without_outliers). Up to half of a fleet of over tails.LARGE GPUs it is
+    the jackknife's. It supposes that the law's form is right. See also `warning`.
     """
     times = sorted_fleet(times)
     if times.size < 4:
         raise ValueError(f"{times.size} GPUs; a projection needs 4")
-    with_outliers = times.size >= MIN_MIXTURE_SAMPLE
-    law = _fitted(times[None], with_outliers)
-    if law.sd[0] <= 1e-12 * times[-1]:
-        return [Projection(n, 1.0, 1.0, 1.0, _warning(times, law, n)) for n in sizes]
-    if times.size > LARGE:
-        drawn, laws = None, mixture_draws(times, law, rng, reps)
-    else:
-        drawn = np.sort(law.draw(rng, reps, times.size), axis=1)
-        laws = _fitted(drawn, with_outliers, BOOTSTRAP_EM_STEPS)
-    return [_projection(times, law, drawn, laws, n) for n in sizes]
+    if np.ptp(times) <= 1e-12 * times[-1]:
+        return [Projection(n, 1.0, 1.0, 1.0, _warning(times, normal_law(times[None]), n)) for n in sizes]
+    law = (mixture_law if times.size >= MIN_MIXTURE_SAMPLE else normal_law)(times[None])
+    possible = [likely_laws(times, rng, laws), laws_without_outliers(times, rng, laws)]
+    return [_projection(times, law, [part for part in possible if part], n) for n in sizes]
 
 
-def _projection(times, law: MixtureLaw, drawn, laws: MixtureLaw, n: int) -> Projection:
-    """To n GPUs, from fleets `drawn` [R, M] (None: too large to draw) and the laws [R] that were fitted to them."""
-    value = float(_slowest(times[None], law, n)[0])
+def _projection(times, law: MixtureLaw, possible: list[MixtureLaw], n: int) -> Projection:
+    within = 2 * n <= times.size
+    value = expected_slowest(times, n) if within else float(law.slowest(n)[0])
     if n == 1:
         return Projection(n, value, value, value, None)
-    if drawn is None and 2 * n <= times.size:
-        ratio = np.exp(stats.norm.ppf([0.975, 0.025]) * _jackknife_error(times, n))
+    if within and times.size > LARGE:
+        low, high = 1 + (value - 1) * np.exp(stats.norm.ppf([0.025, 0.975]) * _jackknife_error(times, n))
     else:
-        simulated = laws.slowest(n) if drawn is None else _slowest(drawn, laws, n)
-        ratio = np.quantile(np.maximum(simulated - 1, 1e-12) / max(law.slowest(n)[0] - 1, 1e-12), [0.975, 0.025])
-    low, high = (1 + (value - 1) / part for part in ratio)
-    return Projection(n, value, float(low), float(high), _warning(times, law, n))
+        ends = np.array([np.quantile(part.slowest(n), [0.025, 0.975]) for part in possible])
+        low, high = ends[:, 0].min(), ends[:, 1].max()
+    return Projection(n, value, float(min(low, value)), float(max(high, value)), _warning(times, law, n))
 
 
 def _jackknife_error(times, n: int) -> float:
@@ -170,18 +160,6 @@ def _jackknife_error(times, n: int) -> float:
     other = np.where(left <= rest - 1, times[rest], times[rest - 1])
     logs = np.log((below + above) / ((at + other) / 2) - 1)
     return float(np.sqrt((size - 1) / size * ((logs - logs.mean()) ** 2).sum()))
-
-
-def _fitted(samples, with_outliers: bool, steps: int = 2000) -> MixtureLaw:
-    return mixture_law(samples, steps) if with_outliers else normal_law(samples)
-
-
-def _slowest(samples, laws: MixtureLaw, n: int) -> np.ndarray:
-    """E[slowest of n] over the median, [R], by each sample [R, M] itself up to half its size, by its law beyond."""
-    size = samples.shape[1]
-    if 2 * n > size:
-        return laws.slowest(n)
-    return samples @ slowest_weights(size, n) / np.median(samples, axis=1)
 
 
 def _warning(times, law: MixtureLaw, n: int) -> str | None:

@@ -14,7 +14,10 @@ from scipy import special, stats
 # with less the bulk itself could pass for them.
 LEAST_SCALE = 1.0
 MOST_WEIGHT = 0.5
+MOST_SCALE = 20.0
 MIN_MIXTURE_SAMPLE = 24
+LARGE = 400
+CHAIN_STEPS = 250
 MIN_TAIL = 10
 EM_STEPS, EM_TOLERANCE = 2000, 1e-10
 SHAPES = np.linspace(-1.0, 1.5, 126)
@@ -241,14 +244,77 @@ def mixture_covariance(samples, law: MixtureLaw) -> tuple[np.ndarray, np.ndarray
     return best, covariance
 
 
-def mixture_draws(times, law: MixtureLaw, rng, count: int) -> MixtureLaw:
-    """count laws [count] as other fleets of the size of times [M] would have given: normal in the estimated parameters. For
-    fleets of thousands, where fitting as many resamples would take minutes."""
-    best, covariance = mixture_covariance(times[None], law)
-    spread = np.nan_to_num(covariance[0])
-    points = rng.multivariate_normal(best[:, 0], spread, count, method="eigh").T
+def likely_laws(times, rng, count: int) -> MixtureLaw:
+    """count laws [count] that a fleet [M] leaves possible, as drawn from their posterior.
+
+    Priors: mean and log sd flat; weight Beta(1/2, 1/2) (Jeffreys) up to MOST_WEIGHT; scale / sd log-uniform up to MOST_SCALE. So
+    a fleet that shows no outlier still allows for a few per cent of its number, as slow as the prior has them, which a
+    fit would rule out. Above LARGE GPUs the posterior is taken as normal around the fit; below it is sampled.
+    """
+    times = sorted_fleet(times)
+    if times.size > LARGE:
+        return _laws_around_the_fit(times, rng, count)
+    return _sampled_laws(times, rng, count)
+
+
+def laws_without_outliers(times, rng, count: int) -> MixtureLaw | None:
+    """count normal laws [count] that a fleet [M] leaves possible; None where its likelihood says that it has outliers: a ratio
+    test with their two parameters, at 1 %, from MIN_MIXTURE_SAMPLE GPUs on."""
+    times = sorted_fleet(times)
+    normal = normal_law(times[None])
+    if times.size >= MIN_MIXTURE_SAMPLE:
+        gain = (mixture_law(times[None]).log_pdf(times[None]) - normal.log_pdf(times[None])).sum()
+        if gain > stats.chi2.ppf(0.99, 2) / 2:
+            return None
+    sd = normal.sd[0] * np.sqrt((times.size - 1) / rng.chisquare(times.size - 1, count))
+    mean = rng.normal(normal.mean[0], sd / math.sqrt(times.size))
+    return MixtureLaw(mean, sd, np.zeros(count), sd)
+
+
+def _laws_around_the_fit(times, rng, count) -> MixtureLaw:
+    best, covariance = mixture_covariance(times[None], mixture_law(times[None]))
+    points = rng.multivariate_normal(best[:, 0], np.nan_to_num(covariance[0]), count, method="eigh").T
     points[3] = np.maximum(points[3], points[1] + math.log(LEAST_SCALE))
     return _law_at(points)
+
+
+def _sampled_laws(times, rng, count) -> MixtureLaw:
+    """Differential-evolution Markov chains (ter Braak, Statistics and Computing 16, 2006): one a law, each half of them
+    moved along differences of the other half's, which have the posterior's own shape. No step size to tune."""
+    centre, unit = float(np.median(times)), float(times.std())
+    x = ((times - centre) / unit)[None]
+    half = max(count // 2, 8)
+    chains = np.stack([rng.normal(-0.1, 0.3, 2 * half), rng.normal(-0.2, 0.3, 2 * half),
+                       special.logit(np.clip(rng.beta(1.0, 0.5 * times.size, 2 * half), 1e-9, 0.45)),
+                       rng.uniform(math.log(LEAST_SCALE), math.log(MOST_SCALE), 2 * half)])
+    density = _log_posterior(chains, x)
+    for step in range(CHAIN_STEPS):
+        for moved, others in ((slice(0, half), slice(half, None)), (slice(half, None), slice(0, half))):
+            first = rng.integers(0, half, half)
+            second = (first + rng.integers(1, half, half)) % half
+            # every tenth move as long as the difference itself: chains jump between separate likely regions
+            length = 1.0 if step % 10 == 9 else 2.38 / math.sqrt(8)
+            pool = chains[:, others]
+            proposal = chains[:, moved] + length * (pool[:, first] - pool[:, second]) + rng.normal(0, 1e-3, (4, half))
+            proposed = _log_posterior(proposal, x)
+            taken = np.log(rng.random(half)) < proposed - density[moved]
+            chains[:, moved] = np.where(taken, proposal, chains[:, moved])
+            density[moved] = np.where(taken, proposed, density[moved])
+    mean, log_sd, logit_weight, log_ratio = chains[:, :count]
+    sd = np.exp(log_sd)
+    return MixtureLaw(centre + unit * mean, unit * sd, special.expit(logit_weight), unit * sd * np.exp(log_ratio))
+
+
+def _log_posterior(point, x) -> np.ndarray:
+    """[R] of points [4, R]: mean, log sd, logit weight, log (scale / sd), for standardised times x [1, M]."""
+    mean, log_sd, logit_weight, log_ratio = point
+    allowed = ((log_ratio >= math.log(LEAST_SCALE)) & (log_ratio <= math.log(MOST_SCALE))
+               & (logit_weight <= special.logit(MOST_WEIGHT)) & (np.abs(log_sd) < 10))
+    safe_sd, weight = np.exp(np.clip(log_sd, -10, 10)), special.expit(logit_weight)
+    ratio = np.exp(np.clip(log_ratio, math.log(LEAST_SCALE), math.log(MOST_SCALE)))
+    likelihood = MixtureLaw(mean, safe_sd, weight, safe_sd * ratio).log_pdf(x).sum(axis=-1)
+    # Beta(1/2, 1/2) per unit of the logit
+    return np.where(allowed, likelihood + 0.5 * (special.log_expit(logit_weight) + special.log_expit(-logit_weight)), -np.inf)
 
 
 # --- the tail alone -----------------------------------------------------------------------------------------------
