@@ -169,12 +169,8 @@ class Phase:
         raise KeyError(name)
 
     def reference_time_us(self, tokens):
-        """f_d(tokens) of each device, [D] f8 µs: the speed model read at one number of tokens.
-
-        Between points and from (0, 0) the model is linear, beyond its last point it goes on with its last slope.
-        """
-        xs, ys = self.speed_tokens, self.speed_time_us
-        return curves_at(xs, ys, tokens)
+        """f_d(tokens) of each device, [D] f8 µs: the speed model read at one number of tokens."""
+        return curves_at(self.array("speed_model/tokens"), self.array("speed_model/time_us"), tokens)
 
     @property
     def reference_tokens(self):
@@ -183,18 +179,17 @@ class Phase:
 
 
 def curves_at(tokens, time_us, at):
-    """Speed curves [D, P] read at a number of tokens: [D] f8 µs. Shorter curves are padded with NaN at their end."""
-    if (tokens == tokens[:1]).all():    # one grid for all devices, as a profile makes it
-        grid = np.concatenate([[0.0], tokens[0]])
-        values = np.concatenate([np.zeros((len(time_us), 1)), time_us], axis=1)
-        right = int(np.clip(np.searchsorted(grid, at), 1, len(grid) - 1))
-        weight = (at - grid[right - 1]) / (grid[right] - grid[right - 1])
-        return values[:, right - 1] + weight * (values[:, right] - values[:, right - 1])
-    out = np.empty(len(tokens))
-    for device, (xs, ys) in enumerate(zip(tokens, time_us)):
-        known = ~np.isnan(xs)
-        out[device] = curves_at(xs[known][None], ys[known][None], at)[0]
-    return out
+    """Speed curves [D, P] read at a number of tokens: [D] f8 µs; linear, from (0, 0), beyond the end with the last slope.
+
+    Shorter curves are padded with NaN at their end.
+    """
+    start = np.zeros((len(tokens), 1))
+    xs, ys = np.concatenate([start, tokens], axis=1), np.concatenate([start, time_us], axis=1)
+    known = (~np.isnan(xs)).sum(axis=1)
+    right = np.clip((xs <= at).sum(axis=1), 1, known - 1)    # a comparison with NaN is false
+    rows = np.arange(len(xs))
+    weight = (at - xs[rows, right - 1]) / (xs[rows, right] - xs[rows, right - 1])
+    return ys[rows, right - 1] + weight * (ys[rows, right] - ys[rows, right - 1])
 
 
 @dataclass(eq=False)
@@ -317,6 +312,9 @@ class StudyFile:
         return next((cell for cell in cells if cell.get("phase") == phase.index), None)
 
     def close(self):
+        for phase in self.phases:   # a phase behind a link lies in a file of its own
+            if phase.group:
+                phase.group.file.close()
         for file in self._files:
             file.close()
 
@@ -375,13 +373,15 @@ def _read_summary(path, problems):
 
 def _speed_model(group, found):
     """The group speed_model; where it is a link that does not resolve in a phase's own file, the one it names."""
-    if "speed_model" in group:
+    try:
         return group["speed_model"]
+    except KeyError:    # absent, or a link to nowhere
+        pass
     link = group.get("speed_model", getlink=True)
     named = re.search(r"phases/(\d{4,})/speed_model$", link.path) if isinstance(link, h5py.SoftLink) else None
     if named and named.group(1) in found:
         other = found[named.group(1)][0]
-        return other["speed_model"] if "speed_model" in other else None
+        return other.get("speed_model")
     return None
 
 

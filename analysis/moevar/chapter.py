@@ -1,0 +1,176 @@
+"""A study's chapter of the report: its head, tables and sections, as HTML."""
+
+import datetime
+
+import numpy as np
+
+from moevar import cells, intervals, page
+from moevar.figures import (Drawing, NotCarried, causes, drift, fleet_speed, fleet_state, layer_time, prediction,
+                            sensors, slow_step, slowest_law, spread_cap, tax_by_size, tax_idle, vibe_projection)
+from moevar.figures.layer_time import _same_steps
+from moevar.study import StudyError
+
+# (anchor, heading, lead, figure modules)
+SECTIONS = (
+    ("fleet", "The fleet",
+     "What each device makes of the same work, and how it stood: the differences that lock-step turns into waiting.",
+     (fleet_speed, fleet_state)),
+    ("tax", "The tax against the number of devices",
+     "The more devices finish a layer together, the slower the slowest of them; beside what was seen stands what the "
+     "single devices' distribution predicts.", (tax_by_size, slowest_law)),
+    ("policies", "Policies side by side", "The same steps under every placement of experts.",
+     (layer_time, tax_idle, vibe_projection)),
+    ("caps", "Spread against power cap", "A cap changes how far GPUs differ.", (spread_cap,)),
+    ("causes", "The split of causes",
+     "The tax taken apart: run noise, skewed routing, unequal hardware, and what the last two do together.", (causes,)),
+    ("step", "One slow step", "Who did what when, and who waited for whom.", (slow_step,)),
+    ("prediction", "Predicted against achieved", "What a placement was promised to take, and what it took.", (prediction,)),
+    ("drift", "Drift and recovery", "Layer times through the run, and the devices' sensors.", (drift, sensors)),
+)
+
+
+def command(study):
+    """What made the study's data; the study file stands in full in the chapter's head."""
+    return f"moevar run {study.name}.toml --out DIR"
+
+
+def build(study, prefix, keep):
+    """HTML of a study's chapter. prefix goes before anchors and figure names; keep(study, drawing) -> HTML of a figure."""
+    parts = [head(study, prefix)]
+    for anchor, title, lead, modules in SECTIONS:
+        parts += [page.heading(2, title, f"{prefix}{anchor}"), page.paragraph(lead)]
+        figures, missing = [], []
+        for module in modules:
+            try:
+                figures += [keep(study, drawing) for drawing in module.draw(study)]
+            except NotCarried as reason:
+                missing.append(str(reason))
+            except StudyError as error:
+                missing.append(f"Not shown: {error}")
+        if figures:
+            parts.append(f"<div class=\"figures\">{''.join(figures)}</div>")
+        parts += [page.paragraph(reason, "missing") for reason in missing]
+        parts.append(TABLES[anchor](study) if anchor in TABLES else "")
+    return "\n".join(parts)
+
+
+def head(study, prefix=""):
+    """Who made these numbers, of what, when; and what is missing."""
+    written = datetime.datetime.fromtimestamp(study.path.stat().st_mtime, datetime.timezone.utc)
+    config = study.config
+    model, fleet = config.get("model", {}), config.get("fleet", {})
+    names = list(dict.fromkeys(study.fleet["name"])) if "name" in study.fleet else []
+    phases = study.phases
+    steps = sorted({phase.steps for phase in phases})
+    rows = [
+        ("devices", f"{study.device}: {', '.join(names) or 'none known'}; {len(study.fleet)} of them"),
+        ("times", _clock(study)),
+        ("model", f"{model.get('preset') or 'own shape'}: {model.get('experts', '?')} experts, top {model.get('top_k', '?')}, "
+                  f"hidden {model.get('hidden', '?')}, {_span([phase.layers for phase in phases])} MoE layers"),
+        ("workload", ", ".join(f"{key} {value}" for key, value in config.get("workload", {}).items() if value != "")),
+        ("fleet sizes", ", ".join(str(size) for size in cells.sizes(phases)) or str(fleet.get("devices", "?"))),
+        ("conditions", "; ".join(condition.label for condition in cells.conditions(phases)) or "none"),
+        ("policies", ", ".join(cells.policies(study, phases))),
+        ("repeats, order", f"{config.get('study', {}).get('repeats', '?')}, {config.get('study', {}).get('order', '?')}; "
+                           f"seed {config.get('study', {}).get('seed', '?')}"),
+        ("steps", f"{', '.join(map(str, steps)) or 'none'} a phase; stop_reason {_stops(phases)}"),
+        ("phases", f"{len(phases)} of {study.planned}" + ("" if study.complete else "; not complete")),
+        ("written", f"{written:%Y-%m-%d %H:%M} UTC by moevar {study.version}, schema 1"),
+        ("caps and heat", _standing(phases)),
+    ]
+    parts = [page.heading(1, study.name, prefix.rstrip("-") or None)]
+    parts += [page.paragraph(problem, "problem") for problem in study.problems]
+    parts.append(page.table((), rows, numbers=False))
+    parts.append(page.details("The study in full, with every key, and its command",
+                              page.preformatted(f"# {command(study)}\n# SHA-256 {study.sha256}\n\n{study.toml}")))
+    return "\n".join(parts)
+
+
+def _clock(study):
+    timers = sorted({f"{phase.timer}, clocks made one by {phase.sync}" if phase.timer != "virtual" else "virtual time"
+                     for phase in study.phases})
+    text = "; ".join(timers) or "none"
+    if study.device == "model":
+        return f"{text}: modelled, not measured; the same on every machine for this seed"
+    residual = max((phase.clock_residual_ns for phase in study.phases), default=0)
+    return f"{text}; differences between devices below {residual / 1e3:g} µs mean nothing"
+
+
+def _span(values):
+    return "no" if not values else str(min(values)) if min(values) == max(values) else f"{min(values)} to {max(values)}"
+
+
+def _stops(phases):
+    reasons = [phase.stop_reason for phase in phases]
+    return ", ".join(f"{reason} ({reasons.count(reason)})" for reason in dict.fromkeys(reasons)) or "nothing"
+
+
+def _standing(phases):
+    """Whether caps held and devices were steady, over the phases that asked."""
+    asked = held = judged = steady = 0
+    for phase in phases:
+        requested, enforced = phase.telemetry("requested_cap_w"), phase.telemetry("enforced_cap_w")
+        if requested is not None and not np.isnan(requested).any():
+            asked += 1
+            held += bool((np.abs(requested - enforced) <= 0.5).all())
+        if not np.isnan(phase.telemetry_attribute("window_s", np.nan)):
+            judged += 1
+            steady += bool(phase.telemetry("steady").all())
+    caps = f"caps enforced as asked in {held} of {asked} phases" if asked else "no cap was asked for"
+    return f"{caps}; " + (f"all devices steady in {steady} of {judged}" if judged else "steadiness was not judged")
+
+
+def outlier_table(study):
+    """Devices beyond the rule, by host and UUID."""
+    rows, total = [], 0
+    for condition in cells.conditions(study.phases):
+        fleet = cells.fleet_times(study, condition)
+        if fleet is None:
+            continue
+        late, limit = cells.outliers(fleet.relative)
+        total += len(late)
+        for device in late[:10]:
+            about = study.fleet.iloc[fleet.rows[device]]
+            rows.append((str(about["uuid"]), about["host"], condition.label, f"{fleet.relative[device]:.4f}", f"{limit:.4f}",
+                         *(_plain(fleet.state[name][device]) for name in ("sm_clock_mhz", "temperature_c", "power_w"))))
+    if not rows:
+        return page.paragraph("No device is an outlier by the rule above.")
+    caption = f"Outliers: {total} over the conditions" + (f", the slowest {len(rows)} shown" if len(rows) < total else "")
+    return page.table(("UUID", "host", "condition", "time ÷ median", "limit", "clock MHz", "°C", "W"), rows, caption)
+
+
+def _plain(value):
+    return f"{value:.0f}" if np.isfinite(value) else "–"
+
+
+def policy_table(study):
+    """The numbers behind the figures, a row per cell."""
+    phases = cells.measured(study)
+    if not phases:
+        return ""
+    rows, bases = [], {}
+    for condition, devices, policy, repeats in cells.cells(study, phases):
+        base = bases.setdefault((condition, devices), repeats)
+        layer = [phase.layer_ns / 1e6 for phase in repeats]
+        change = "base" if base is repeats else _estimate(
+            intervals.relative_difference([phase.layer_ns for phase in base], [phase.layer_ns for phase in repeats],
+                                          paired=_same_steps(base, repeats)), 100, 1, "+")
+        rows.append((policy, str(devices), condition.label, _estimate(cells.tax_interval(repeats), 100, 2),
+                     _estimate(cells.idle_interval(repeats), 100, 2), change,
+                     *(_estimate(intervals.quantile_series(layer, p), 1, 3)
+                       for p in (intervals.MEDIAN, intervals.P90, intervals.P99)),
+                     f"{np.mean([phase.solve_ms for phase in repeats]):.1f}" if repeats[0].solve_ms is not None else "–"))
+    return page.table(("policy", "devices", "condition", "tax %", "idle %", "mean layer against base %", "median ms",
+                       "p90 ms", "p99 ms", "solve ms"), rows,
+                      "In brackets 95 % intervals; none: the steps are too few to support one. Base: the first policy of "
+                      "as many devices and the same condition.")
+
+
+def _estimate(estimate, scale, digits, sign=""):
+    value = f"{estimate.value * scale:{sign}.{digits}f}"
+    if estimate.low is None or estimate.high is None:
+        return value
+    return f"{value} ({estimate.low * scale:{sign}.{digits}f} … {estimate.high * scale:{sign}.{digits}f})"
+
+
+TABLES = {"fleet": outlier_table, "policies": policy_table}

@@ -1,0 +1,47 @@
+"""The report's figures, a module each.
+
+A module's draw(study, ...) returns a list of Drawing, or raises NotCarried where the study's data cannot show it. A
+Drawing's numbers are what it draws, as rows with the factors that join them with summary.json (`phase` or `phases`);
+report.py writes them beside the picture.
+"""
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+
+class NotCarried(Exception):
+    """The study's data does not carry this figure. The text: one sentence, what is missing and which study makes it."""
+
+
+@dataclass
+class Drawing:
+    """name: file name without ending; title: a sentence with what it shows; caption: what is drawn, with units.
+
+    raster: to be kept as a picture of points, for more of them than an SVG should hold.
+    """
+
+    name: str
+    title: str
+    caption: str
+    numbers: list
+    figure: object
+    raster: bool = False
+
+
+def generator(name):
+    """Random numbers for one figure's intervals: the same report from the same data."""
+    return np.random.default_rng(zlib.crc32(name.encode()))
+
+
+def percent(value, digits=1):
+    return f"{100 * value:.{digits}f} %"
+
+
+def with_interval(estimate, scale=1.0, digits=1, unit=""):
+    """`2.0 % (1.9 to 2.1 %)`; without an interval it says so."""
+    text = f"{estimate.value * scale:.{digits}f}{unit}"
+    if estimate.low is None or estimate.high is None:
+        return text + f" ({estimate.method})" if estimate.method == "not supported by n" else text
+    return f"{text} ({estimate.low * scale:.{digits}f} to {estimate.high * scale:.{digits}f}{unit})"
