@@ -260,10 +260,7 @@ def long_run_error(influence, segments=None) -> tuple[float, float]:
 def interval_of(statistic: Linear, alpha: float = 0.05) -> Estimate:
     """Value and Student's t interval of a linear statistic."""
     error, freedom = long_run_error(statistic.influence, statistic.segments)
-    if freedom <= 0:
-        return Estimate(statistic.value, None, None, statistic.n, NOT_SUPPORTED)
-    half = student(freedom, alpha) * error
-    return Estimate(statistic.value, statistic.value - half, statistic.value + half, statistic.n, "long-run variance")
+    return around(statistic.value, error, freedom, statistic.n, "long-run variance", alpha)
 
 
 def student(freedom: float, alpha: float) -> float:
@@ -383,25 +380,31 @@ def linear(series, statistic: str) -> Linear:
     return mean_of(series) if statistic == "mean" else quantile_of(series, MEDIAN)
 
 
-def interval_of_difference(base: Linear, other: Linear, *, paired: bool,
-                           alpha: float = 0.05) -> tuple[Estimate, float, float]:
-    """other / base - 1 with its interval, its standard error and the degrees of freedom."""
+def interval_of_difference(base: Linear, other: Linear, *, paired: bool, alpha: float = 0.05,
+                           error_of=long_run_error) -> tuple[Estimate, float, float]:
+    """other / base - 1 with its interval, its standard error and the degrees of freedom.
+
+    error_of(influence, segments) gives the standard error of a mean of influences, and its degrees of freedom.
+    """
     if base.value == 0:
         raise ValueError("a relative difference from 0 does not exist")
     value = other.value / base.value - 1
     if paired:
         ratio = other.over(base)
-        error, freedom = long_run_error(ratio.influence, ratio.segments)
+        error, freedom = error_of(ratio.influence, ratio.segments)
     else:
-        parts = [long_run_error(other.influence / base.value, other.segments),
-                 long_run_error(base.influence * (other.value / base.value**2), base.segments)]
-        error, freedom = combined_error(parts)
+        error, freedom = combined_error([error_of(other.influence / base.value, other.segments),
+                                         error_of(base.influence * (other.value / base.value**2), base.segments)])
     n = min(base.n, other.n)
+    return around(value, error, freedom, n, "paired steps" if paired else "independent steps", alpha), error, freedom
+
+
+def around(value: float, error: float, freedom: float, n: int, method: str, alpha: float = 0.05) -> Estimate:
+    """A value with Student's t interval; without one where there are no degrees of freedom."""
     if freedom <= 0:
-        return Estimate(value, None, None, n, NOT_SUPPORTED), error, freedom
+        return Estimate(value, None, None, n, NOT_SUPPORTED)
     half = student(freedom, alpha) * error
-    method = "paired steps" if paired else "independent steps"
-    return Estimate(value, value - half, value + half, n, method), error, freedom
+    return Estimate(value, value - half, value + half, n, method)
 
 
 def combined_error(parts) -> tuple[float, float]:
@@ -446,12 +449,14 @@ def block_bootstrap(rows, statistic, *, rng, reps: int = 2000, block: int | None
 
     statistic takes rows of the same shape and returns a number. The percentiles are those of Hesterberg's expanded
     interval (The American Statistician 69, 2015) with the number of blocks as sample size: plain percentiles are too
-    narrow for few blocks. Not supported below four blocks.
+    narrow for few blocks. Not supported below four blocks. Blocks are twice as long as `block_length` says: the best length
+    for the variance leaves intervals of 1,000 skewed AR(1) steps at 90 to 92 % coverage, twice that at 92 to 94 %. Where
+    there is a function for the statistic in this module, it is faster and covers better.
     """
     rows = np.asarray(rows)
     steps = rows.shape[0]
     value = float(statistic(rows))
-    block = block_length(rows) if block is None else block
+    block = min(2 * block_length(rows), max(1, steps // 4)) if block is None else block
     blocks = -(-steps // block)
     if blocks < 4:
         return Estimate(value, None, None, rows.size, NOT_SUPPORTED)

@@ -1,4 +1,4 @@
-"""Where the analysis tests find the repository, its analysis package and measured data."""
+"""Where the analysis tests find the repository, its analysis package, what starts the program, and measured data."""
 
 import pathlib
 import sys
@@ -6,3 +6,4 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
 sys.path.insert(0, str(ROOT / "analysis"))
+sys.path.insert(0, str(ROOT / "tests" / "cli"))
