@@ -179,9 +179,9 @@ class Phase:
 
 
 def curves_at(tokens, time_us, at):
-    """Speed curves [D, P] read at a number of tokens: [D] f8 µs; linear, from (0, 0), beyond the end with the last slope.
+    """Speed curves [D, P] read at a number of tokens: [D] f8 µs.
 
-    Shorter curves are padded with NaN at their end.
+    Linear between points and from (0, 0), and on from the last with the last slope. Shorter curves end in NaN.
     """
     start = np.zeros((len(tokens), 1))
     xs, ys = np.concatenate([start, tokens], axis=1), np.concatenate([start, time_us], axis=1)
@@ -259,8 +259,9 @@ class StudyFile:
         attrs = {name: file.attrs[name] for name in ROOT_ATTRIBUTES}
         problems = []
         study = cls(path=path, name=str(attrs["study"]), device=str(attrs["device"]),
-                    planned=int(attrs["planned_phases"]), complete=bool(attrs["complete"]), toml=str(attrs["study_toml"]),
-                    config=_parsed(attrs["study_toml"], problems), sha256=str(attrs["study_sha256"]),
+                    planned=int(attrs["planned_phases"]), complete=bool(attrs["complete"]),
+                    toml=str(attrs["study_toml"]), config=_parsed(attrs["study_toml"], problems),
+                    sha256=str(attrs["study_sha256"]),
                     version=str(attrs["moevar_version"]), fleet=_read_fleet(file, problems), phases=[],
                     summary=_read_summary(path.parent / "summary.json", problems), problems=problems, _files=[file])
         study._read_phases(file)

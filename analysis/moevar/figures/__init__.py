@@ -30,6 +30,15 @@ class Drawing:
     raster: bool = False
 
 
+def pages(name, panels, limit, draw):
+    """A Drawing for every `limit` panels, so that none grows beyond a screen or two: NAME, NAME-2, …
+
+    draw(name, panels) makes one of some of the panels.
+    """
+    parts = [panels[first:first + limit] for first in range(0, len(panels), limit)]
+    return [draw(name if i == 0 else f"{name}-{i + 1}", part) for i, part in enumerate(parts)]
+
+
 def generator(name):
     """Random numbers for one figure's intervals: the same report from the same data."""
     return np.random.default_rng(zlib.crc32(name.encode()))

@@ -31,10 +31,10 @@ def draw(study):
     spread = max(numbers, key=lambda row: row["cv"])
     title = (f"{count} {cells.nouns(study)} differ by a CV of {percent(spread['cv'], 2)}; the slowest takes "
              f"{worst['max_over_median']:.3f} × the median's time ({worst['label']})")
-    caption = (f"One point per device: its expert time at {fleets[0].tokens:.0f} tokens by the speed model, "
-               "f_d(n), over the median of the devices. Box: quartiles and median; whiskers: 5th and 95th percentile. "
-               f"Circled: slower than median + {cells.OUTLIER_MADS} × {cells.MAD_SCALE} × MAD; the {NAMED} slowest with "
-               "the end of their UUID. Heights within a row have no meaning.")
+    caption = (f"One point per device: its expert time at {fleets[0].tokens:.0f} tokens by the speed model, f_d(n), "
+               "over the median of the devices. Box: quartiles and median; whiskers: 5th and 95th percentile. Circled: "
+               f"slower than median + {cells.OUTLIER_MADS} × {cells.MAD_SCALE} × MAD; the {NAMED} slowest with the end "
+               "of their UUID. Heights within a row have no meaning.")
     return [Drawing("fleet-speed", title, caption, numbers, figure, raster=count > POINTS_IN_SVG)]
 
 

@@ -4,8 +4,9 @@ import numpy as np
 from scipy import stats
 
 from moevar import cells, extremes, style
-from moevar.figures import Drawing, NotCarried, generator
+from moevar.figures import Drawing, NotCarried, generator, pages
 
+CONDITIONS = 3  # in one figure
 BEYOND = 2      # sizes past the largest observed one, each twice as large
 LAWS = (("exact", "exact order statistics", style.BLACK, "x", True),
         ("mixture", "bulk and outliers, fitted", style.PURPLE, "h", False),
@@ -23,7 +24,12 @@ def draw(study):
     if not panels:
         raise NotCarried("The law of the slowest device needs speed models of two devices or more: phases.profile, and "
                          "fleet.devices above 1.")
-    rng, policies = generator("slowest-law"), cells.policies(study, phases)
+    return pages("slowest-law", list(panels.items()), CONDITIONS,
+                 lambda name, part: _draw(study, phases, name, dict(part)))
+
+
+def _draw(study, phases, name, panels):
+    rng, policies = generator(name), cells.policies(study, phases)
     laws = {condition: law_of(fleet, _sizes(here), rng) for condition, (fleet, here) in panels.items()}
     drawn = {row["law"] for rows in laws.values() for row in rows}
     entries = [(label, colour, marker, filled) for name, label, colour, marker, filled in LAWS if name in drawn]
@@ -34,20 +40,22 @@ def draw(study):
         numbers += _panel(study, axes[2 * i:2 * i + 2], condition, fleet, here, policies, laws[condition])
     axes[-1].set_xlabel("devices")
     balanced = "Observed with all experts equally popular (even_load = 1). " if phases[0].even_load else (
-        "Observed with the study's own loads as the policies that look at loads balance them: what skew they leave, and run "
-        "noise, are in the difference. ")
-    caption = ("Upper panels: expert time of the slowest device over the mean of all − 1. Exact: of N devices drawn without "
-               "replacement from those known; fitted: a Gaussian bulk with outliers, and a generalised Pareto tail, with 95 % "
-               "intervals, also for fleets larger than any run. " + balanced + "Lower panels: observed − exact order statistics, "
-               "in points of per cent with 95 % intervals: what devices' lasting differences alone do not explain.")
+        "Observed with the study's own loads as the policies that look at loads balance them: what skew they leave, "
+        "and run noise, are in the difference. ")
+    caption = ("Upper panels: expert time of the slowest device over the mean of all − 1. Exact: of N devices drawn "
+               "without replacement from those known; fitted: a Gaussian bulk with outliers, and a generalised Pareto "
+               "tail, with 95 % "
+               "intervals, also for fleets larger than any run. " + balanced +
+               "Lower panels: observed − exact order statistics, in points of per cent with 95 % intervals: what "
+               "devices' lasting differences alone do not explain.")
     warnings = dict.fromkeys(row["warning"] for row in numbers if row.get("warning"))
-    caption += "".join(f" Beware: {warning}." for warning in list(warnings)[-2:])
-    return [Drawing("slowest-law", _title(numbers), caption, numbers, figure)]
+    caption += "".join(f" Beware: {warning}." for warning in list(warnings)[-1:])
+    return Drawing(name, _title(numbers), caption, numbers, figure)
 
 
 def _observed_phases(study):
-    """Where the study ran with even loads, those phases show hardware and noise alone; else its own cells under policies
-    that look at loads, if it has any: without balance, skew hides the law."""
+    """Where the study ran with even loads, those phases show hardware and noise alone; else its own cells under
+    policies that look at loads, if it has any: without balance, skew hides the law."""
     even = [phase for phase in study.phases if phase.even_load and not phase.equal_fleet and phase.layer_ns.size]
     own = cells.measured(study)
     return even or [phase for phase in own if phase.policy not in cells.BLIND] or own
@@ -123,7 +131,11 @@ def _panel(study, axes, condition, fleet, phases, policies, laws):
         if estimate is None:
             continue
         x = sizes.index(devices) + 0.05 + style.dodge(policies.index(policy), len(policies), 0.28) + 0.12
-        numbers.append(_draw_observed(upper, lower, x, estimate, exact.get(devices), condition, devices, policy, repeats))
+        _draw_observed(upper, lower, x, estimate, exact.get(devices), policy)
+        numbers.append({**condition.factors, "what": "observed", "devices": devices, "policy": policy,
+                        "even_load": repeats[0].even_load, "phases": [phase.index for phase in repeats],
+                        **cells.interval(estimate),
+                        "minus_law": estimate.value - exact[devices] if devices in exact else None})
     for axis, label in ((upper, "slowest ÷ mean − 1, %"), (lower, "observed − law, points")):
         style.categories(axis, [str(size) for size in sizes])
         axis.set_ylabel(label)
@@ -142,18 +154,15 @@ def _observed(repeats):
     return cells.shifted(found, -1.0)
 
 
-def _draw_observed(upper, lower, x, estimate, law, condition, devices, policy, repeats):
+def _draw_observed(upper, lower, x, estimate, law, policy):
+    """What was observed, above; and its difference from the law, below, where there is one."""
     colour, marker = style.look(policy)
-    low, high = (None if end is None else 100 * end for end in (estimate.low, estimate.high))
-    style.error_bar(upper, x, 100 * estimate.value, low, high, colour)
+    style.error_bar(upper, x, 100 * estimate.value, *cells.ends(estimate, 100), colour)
     upper.plot([x], [100 * estimate.value], marker=marker, color=colour, markersize=4.5)
     if law is not None:
-        style.error_bar(lower, x, 100 * (estimate.value - law), *(None if end is None else end - 100 * law
-                                                                for end in (low, high)), colour)
-        lower.plot([x], [100 * (estimate.value - law)], marker=marker, color=colour, markersize=4.5)
-    return {**condition.factors, "what": "observed", "devices": devices, "policy": policy,
-            "even_load": repeats[0].even_load, "phases": [phase.index for phase in repeats], **cells.interval(estimate),
-            "minus_law": None if law is None else estimate.value - law}
+        left = cells.shifted(estimate, -law)
+        style.error_bar(lower, x, 100 * left.value, *cells.ends(left, 100), colour)
+        lower.plot([x], [100 * left.value], marker=marker, color=colour, markersize=4.5)
 
 
 def _title(numbers):
@@ -163,7 +172,8 @@ def _title(numbers):
     row = max(laws, key=lambda row: (row["devices"], row["value"]))
     seen = [other for other in numbers if other["what"] == "observed" and other["devices"] == row["devices"]
             and other["power_cap_w"] == row["power_cap_w"] and other["heat"] == row["heat"]]
-    text = f"By the devices' lasting differences alone the slowest of {row['devices']} takes {100 * row['value']:.1f} % over the mean"
+    text = (f"By the devices' lasting differences alone the slowest of {row['devices']} takes "
+            f"{100 * row['value']:.1f} % over the mean")
     if seen:
         least = min(seen, key=lambda other: other["value"])
         span = "" if least["low"] is None else f" ({100 * least['low']:.1f} to {100 * least['high']:.1f} %)"
