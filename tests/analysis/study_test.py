@@ -134,6 +134,27 @@ class Fields(unittest.TestCase):
                 self.assertEqual(len(study.problems), 1)
                 self.assertRegex(study.problems[0], "^phase 0003 is damaged")
 
+    def test_a_damaged_fleet_costs_names_alone(self):
+        out = self.copy("fleet")
+        with h5py.File(out / "study.h5", "r+") as file:
+            del file["fleet/uuid"]
+            hosts = file["fleet/host"][:10]
+            del file["fleet/host"]
+            file["fleet/host"] = hosts
+        with StudyFile.open(out) as study:
+            self.assertEqual(len(study.problems), 1)
+            self.assertRegex(study.problems[0], "^/fleet/uuid cannot be read")
+            self.assertEqual(list(study.fleet["uuid"]), ["unknown"] * 16)
+            self.assertEqual((study.fleet["host"][9], study.fleet["host"][15]), ("model-node-1", "unknown"))
+        with h5py.File(out / "study.h5", "r+") as file:
+            for name in list(file["fleet"]):
+                values = file["fleet"][name][:10]
+                del file["fleet"][name]
+                file["fleet"][name] = values
+        with StudyFile.open(out) as study:
+            self.assertEqual(study.problems[1:], ["/fleet has 10 rows for 16 devices"])
+            self.assertEqual((len(study.fleet), study.fleet["name"][12]), (16, "unknown"))
+
     def test_an_absent_summary_is_named(self):
         out = self.copy("summary")
         (out / "summary.json").unlink()

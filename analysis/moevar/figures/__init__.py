@@ -52,5 +52,5 @@ def with_interval(estimate, scale=1.0, digits=1, unit=""):
     """`2.0 % (1.9 to 2.1 %)`; without an interval it says so."""
     text = f"{estimate.value * scale:.{digits}f}{unit}"
     if estimate.low is None or estimate.high is None:
-        return text + f" ({estimate.method})" if estimate.method == "not supported by n" else text
+        return f"{text} (too few steps for an interval)"
     return f"{text} ({estimate.low * scale:.{digits}f} to {estimate.high * scale:.{digits}f}{unit})"
