@@ -69,9 +69,11 @@ class Reports(unittest.TestCase):
         for name in RUNS:
             folder = self.dir / name
             summary = json.loads((folder / "summary.json").read_text())
-            figures = {path.stem: json.loads(path.read_text())["numbers"]
-                       for path in (folder / "figures").glob("*.json")}
-            with self.subTest(run=name), h5py.File(folder / "study.h5") as file:
+            figures = {}
+            for path in sorted((folder / "figures").glob("*.json")):    # NAME-2 goes on where NAME ends
+                figure = re.sub(r"-\d+$", "", path.stem)
+                figures.setdefault(figure, []).extend(json.loads(path.read_text())["numbers"])
+            with h5py.File(folder / "study.h5") as file:
                 yield name, {cell["phase"]: cell for cell in summary["cells"]}, file, figures
 
     def joined(self, row, cells):
@@ -94,9 +96,9 @@ class Reports(unittest.TestCase):
             expected = EVERY | more - {"slow-step-best"}
             if name == "cpu":   # nothing reads a CPU core's clock
                 expected -= {"fleet-state"}
-            self.assertEqual(set(figures) - {"slow-step-best"}, expected)
+            self.assertEqual(set(figures) - {"slow-step-best"}, expected, name)
             for figure, numbers in figures.items():
-                self.assertGreater(len(numbers), 0, figure)
+                self.assertGreater(len(numbers), 0, (name, figure))
                 svg = (self.dir / name / "figures" / f"{figure}.svg").read_text()
                 self.assertTrue(svg.startswith("<svg") and svg.rstrip().endswith("</svg>"))
 

@@ -5,6 +5,7 @@ Drawing's numbers are what it draws, as rows with the factors that join them wit
 report.py writes them beside the picture.
 """
 
+import math
 import zlib
 from dataclasses import dataclass
 
@@ -31,11 +32,12 @@ class Drawing:
 
 
 def pages(name, panels, limit, draw):
-    """A Drawing for every `limit` panels, so that none grows beyond a screen or two: NAME, NAME-2, …
+    """Drawings of at most `limit` panels, so that none grows beyond a screen or two: NAME, NAME-2, …
 
-    draw(name, panels) makes one of some of the panels.
+    draw(name, panels) makes one of some of the panels; they are spread evenly.
     """
-    parts = [panels[first:first + limit] for first in range(0, len(panels), limit)]
+    size = math.ceil(len(panels) / math.ceil(len(panels) / limit))
+    parts = [panels[first:first + size] for first in range(0, len(panels), size)]
     return [draw(name if i == 0 else f"{name}-{i + 1}", part) for i, part in enumerate(parts)]
 
 
