@@ -108,6 +108,8 @@ def print_report(found, options):
         if cells:
             print(f"Only in {name}: {len(cells)} cells, the first: "
                   + ", ".join(f"{SHOWN[key]} {factor_text(value)}" for key, value in cells[0].items()) + ".")
+    if not found.same_gpus:
+        print("A and B have no GPU in common: what differs between the GPUs is part of every change.")
     if found.devices and options.devices > 0:
         print(f"\n{len(found.devices)} GPUs of both runs; the {min(options.devices, len(found.devices))} that changed most:\n")
         print_table(devices_table(found.devices, options.devices))
@@ -139,7 +141,7 @@ def print_json(found, options):
                 "change": estimate_json(device.change), "p_holm": device.p_holm, "verdict": device.verdict}
                for device in found.devices]
     print(json.dumps(plain({"a": options.a, "b": options.b, "alpha": comparison.ALPHA, "threshold": options.threshold,
-                            "slower": found.slower, "cells": cells, "only_a": found.only_a, "only_b": found.only_b,
+                            "slower": found.slower, "same_gpus": found.same_gpus, "cells": cells, "only_a": found.only_a, "only_b": found.only_b,
                             "devices": devices}), indent=1, ensure_ascii=False))
 
 

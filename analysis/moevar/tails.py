@@ -257,17 +257,23 @@ def likely_laws(times, rng, count: int) -> MixtureLaw:
     return _sampled_laws(times, rng, count)
 
 
-def laws_without_outliers(times, rng, count: int) -> MixtureLaw | None:
-    """count normal laws [count] that a fleet [M] leaves possible; None where its likelihood says that it has outliers: a ratio
-    test with their two parameters, at 1 %, from MIN_MIXTURE_SAMPLE GPUs on."""
+def simplest_law(times) -> MixtureLaw:
+    """The law [1] of a fleet [M]: normal, or with outliers where the likelihood says that it has some: a ratio test with
+    their two parameters, at 1 %, from MIN_MIXTURE_SAMPLE GPUs on."""
     times = sorted_fleet(times)
     normal = normal_law(times[None])
-    if times.size >= MIN_MIXTURE_SAMPLE:
-        gain = (mixture_law(times[None]).log_pdf(times[None]) - normal.log_pdf(times[None])).sum()
-        if gain > stats.chi2.ppf(0.99, 2) / 2:
-            return None
-    sd = normal.sd[0] * np.sqrt((times.size - 1) / rng.chisquare(times.size - 1, count))
-    mean = rng.normal(normal.mean[0], sd / math.sqrt(times.size))
+    if times.size < MIN_MIXTURE_SAMPLE:
+        return normal
+    mixed = mixture_law(times[None])
+    gain = (mixed.log_pdf(times[None]) - normal.log_pdf(times[None])).sum()
+    return mixed if gain > stats.chi2.ppf(0.99, 2) / 2 else normal
+
+
+def likely_normal_laws(times, rng, count: int) -> MixtureLaw:
+    """count normal laws [count] that a fleet [M] leaves possible if it has no outliers."""
+    times = sorted_fleet(times)
+    sd = times.std(ddof=1) * np.sqrt((times.size - 1) / rng.chisquare(times.size - 1, count))
+    mean = rng.normal(times.mean(), sd / math.sqrt(times.size))
     return MixtureLaw(mean, sd, np.zeros(count), sd)
 
 
