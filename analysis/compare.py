@@ -71,6 +71,9 @@ def factor_text(value):
 def cells_table(found):
     """Columns of factors that differ between cells, then figures."""
     names = [name for name in SHOWN if name in ALWAYS or len({cell.factors[name] for cell in found.cells}) > 1]
+    if len({(cell.factors["devices"], cell.factors["experts"]) for cell in found.cells}) == \
+            len({cell.factors["devices"] for cell in found.cells}) and "experts" in names:
+        names.remove("experts")  # grows with the devices and says nothing new
     columns = [*(SHOWN[name] for name in names), "repeats", "mean A µs", "mean B µs", "change of mean %",
                "change of median %", "tax A %", "tax B − A, points", "p (Holm)", "B is"]
     lines = [columns, ["---:" if name != "policy" else "---" for name in names] + ["---:"] * 8 + ["---"]]
@@ -110,7 +113,9 @@ def print_report(found, options):
                   + ", ".join(f"{SHOWN[key]} {factor_text(value)}" for key, value in cells[0].items()) + ".")
     if not found.same_gpus:
         print("A and B have no GPU in common: what differs between the GPUs is part of every change.")
-    if found.devices and options.devices > 0:
+    if found.devices and all(device.verdict == "same" for device in found.devices):
+        print(f"{len(found.devices)} GPUs of both runs, all the same.")
+    elif found.devices and options.devices > 0:
         print(f"\n{len(found.devices)} GPUs of both runs; the {min(options.devices, len(found.devices))} that changed most:\n")
         print_table(devices_table(found.devices, options.devices))
 

@@ -20,6 +20,7 @@ from scipy import stats
 
 ALPHA = 0.05
 DISAGREEMENT = 0.1
+MIN_PHASES = 3  # of a GPU, for an interval of its change
 FACTORS = ("devices", "power_cap_w", "heat", "workload", "policy", "scaling", "experts", "even_load", "equal_fleet")
 
 
@@ -75,7 +76,7 @@ def compare(a, b, threshold: float = 0.0) -> Comparison:
     cells_a, cells_b = _cells(a), _cells(b)
     same_study = a.sha256 == b.sha256
     cells = [_compare_cell(dict(zip(FACTORS, key)), cells_a[key], cells_b[key], same_study, threshold)
-             for key in cells_a if key in cells_b]
+             for key in sorted(set(cells_a) & set(cells_b), key=_in_order(a))]
     give_verdicts(cells, [cell.mean for cell in cells], threshold)
     same_gpus = bool(set(a.fleet.get("uuid", ())) & set(b.fleet.get("uuid", ())))
     return Comparison(cells, compare_devices(a, b, threshold), same_gpus,
@@ -84,11 +85,28 @@ def compare(a, b, threshold: float = 0.0) -> Comparison:
 
 
 def _cells(study) -> dict[tuple, dict]:
-    """{factors: {repeat: phase}} in the order of the plan's cells."""
+    """{factors: {repeat: phase}} of the phases that have layer calls."""
     cells = {}
     for phase in study.phases:
+        if not phase.layer_ns.any():
+            continue
         cells.setdefault(tuple(getattr(phase, name) for name in FACTORS), {})[phase.repeat] = phase
     return cells
+
+
+def _in_order(study):
+    """Sorting key of cells: fleet size, caps falling, then the rest; policies as the study lists them."""
+    policies = study.config.get("placement", {}).get("policies", [])
+
+    def order(key):
+        factors = dict(zip(FACTORS, key))
+        cap = factors.pop("power_cap_w")
+        rest = [str(factors.pop(name)) for name in ("heat", "workload", "scaling", "experts", "even_load", "equal_fleet")]
+        policy = factors["policy"]
+        place = policies.index(policy) if policy in policies else len(policies)
+        return factors["devices"], -math.inf if cap is None else -cap, *rest, place, policy
+
+    return order
 
 
 def _compare_cell(factors, repeats_a, repeats_b, same_study, threshold) -> Cell:
@@ -199,17 +217,27 @@ def compare_devices(a, b, threshold: float = 0.0) -> list[Device]:
             sums[rows] += logs
             squares[rows] += logs**2
             counts[rows] += 1
+    return _devices(a.fleet, sums, squares, counts, threshold)
+
+
+def _devices(fleet, sums, squares, counts, threshold) -> list[Device]:
+    """From each GPU's sum, sum of squares and number of log ratios [F]."""
+    rows = np.flatnonzero(counts)
+    n = counts[rows]
+    mean, degrees = sums[rows] / n, np.maximum(n - 1, 1)
+    error = np.sqrt(np.maximum(squares[rows] / n - mean**2, 0) / degrees)
+    error[error <= 1e-9] = 0.0  # what subtracting squares leaves of equal ratios
+    half = stats.t.ppf(1 - ALPHA / 2, degrees) * error
+    beyond = np.abs(mean) - math.log1p(threshold)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = np.where(beyond <= 0, 1.0, np.where(error > 0, 2 * stats.t.sf(beyond / error, degrees), 0.0))
+    values, low, high = np.expm1(mean), np.expm1(mean - half), np.expm1(mean + half)
     devices = []
-    for row in np.flatnonzero(counts):
-        count, mean = int(counts[row]), sums[row] / counts[row]
-        spread = math.sqrt(max(squares[row] / count - mean**2, 0) * count / (count - 1)) if count > 1 else 0.0
-        error, freedom = (spread / math.sqrt(count), count - 1) if count >= 3 else (math.inf, 0)
-        change = intervals.around(mean, error, freedom, count, f"{count} phases")
-        ends = [None if end is None else math.expm1(end) for end in (change.low, change.high)]
-        device = Device(str(uuids[row]), str(a.fleet["name"].iloc[row]), count,
-                        Estimate(math.expm1(mean), *ends, count, change.method),
-                        p_value(mean, error, freedom, math.log1p(threshold)))
-        devices.append(device)
+    for i, row in enumerate(rows):
+        ends = (float(low[i]), float(high[i]), int(n[i]), f"{n[i]} phases") if n[i] >= MIN_PHASES else \
+            (None, None, int(n[i]), intervals.NOT_SUPPORTED)
+        devices.append(Device(str(fleet["uuid"].iat[row]), str(fleet["name"].iat[row]), int(n[i]),
+                              Estimate(float(values[i]), *ends), float(p[i]) if n[i] >= MIN_PHASES else None))
     give_verdicts(devices, [device.change for device in devices], threshold)
     return sorted(devices, key=lambda device: -device.change.value)
 
@@ -228,9 +256,11 @@ def _device_changes(phase_a, phase_b, a_row_of_b, size) -> tuple[np.ndarray, np.
         with np.errstate(divide="ignore", invalid="ignore"):
             speeds.append(np.log(np.asarray(time, dtype=float) / np.asarray(tokens, dtype=float)))
     in_b = np.full(size, np.nan)
-    rows_b = a_row_of_b[phase_b.device_rows]
-    in_b[rows_b[rows_b >= 0]] = speeds[1][rows_b >= 0]
-    rows = np.asarray(phase_a.device_rows)
-    logs = in_b[rows] - speeds[0]
+    listed = phase_b.device_rows < a_row_of_b.size  # a damaged fleet has fewer rows
+    rows_b, speeds_b = a_row_of_b[phase_b.device_rows[listed]], speeds[1][listed]
+    in_b[rows_b[rows_b >= 0]] = speeds_b[rows_b >= 0]
+    listed = phase_a.device_rows < size
+    rows = phase_a.device_rows[listed]
+    logs = in_b[rows] - speeds[0][listed]
     known = np.isfinite(logs)
     return rows[known], logs[known]
