@@ -7,7 +7,7 @@ it, each with its 95 % interval. Where both ran the same steps (one study, one s
 A verdict is wrong with a probability of at most 5 % over all cells together (Holm). Intervals tell of these two runs:
 another day or allocation may differ by more than the steps of one run show.
 
-GPUs that both runs have, by UUID, are compared by their expert time per token over the phases of both.
+Devices that both runs have, by UUID, are compared by their expert time per token over the phases of both.
 
 exit status: 0 B is not shown to be slower; 1 B is slower than A in some cell; 2 unusable input.
 """
@@ -38,7 +38,7 @@ def arguments(argv):
     parser.add_argument("--threshold", type=percent, default=0.0, metavar="PERCENT",
                         help="changes of the mean up to this count as equal (default 0)")
     parser.add_argument("--devices", type=int, default=8, metavar="N",
-                        help="show the N GPUs that changed most; 0: none (default 8)")
+                        help="show the N devices that changed most; 0: none (default 8)")
     parser.add_argument("--json", action="store_true", help="everything as JSON in place of the table")
     return parser.parse_args(argv)
 
@@ -86,9 +86,9 @@ def cells_table(found):
 
 
 def devices_table(devices, count):
-    """The GPUs that changed most, slowed ones first."""
+    """The devices that changed most, slowed ones first."""
     shown = sorted(devices, key=lambda device: -abs(device.change.value))[:count]
-    lines = [["GPU", "name", "phases", "change of expert time per token %", "p (Holm)", "B's is"],
+    lines = [["device", "name", "phases", "change of expert time per token %", "p (Holm)", "B's is"],
              ["---", "---", "---:", "---:", "---:", "---"]]
     for device in sorted(shown, key=lambda device: -device.change.value):
         lines.append([device.uuid, device.name, str(device.phases), signed(device.change), probability(device.p_holm),
@@ -111,12 +111,12 @@ def print_report(found, options):
         if cells:
             print(f"Only in {name}: {len(cells)} cells, the first: "
                   + ", ".join(f"{SHOWN[key]} {factor_text(value)}" for key, value in cells[0].items()) + ".")
-    if not found.same_gpus:
-        print("A and B have no GPU in common: what differs between the GPUs is part of every change.")
+    if not found.same_devices:
+        print("A and B have no device in common: what differs between the devices is part of every change.")
     if found.devices and all(device.verdict == "same" for device in found.devices):
-        print(f"{len(found.devices)} GPUs of both runs, all the same.")
+        print(f"{len(found.devices)} devices of both runs, all the same.")
     elif found.devices and options.devices > 0:
-        print(f"\n{len(found.devices)} GPUs of both runs; the {min(options.devices, len(found.devices))} that changed most:\n")
+        print(f"\n{len(found.devices)} devices of both runs; the {min(options.devices, len(found.devices))} that changed most:\n")
         print_table(devices_table(found.devices, options.devices))
 
 
@@ -146,7 +146,7 @@ def print_json(found, options):
                 "change": estimate_json(device.change), "p_holm": device.p_holm, "verdict": device.verdict}
                for device in found.devices]
     print(json.dumps(plain({"a": options.a, "b": options.b, "alpha": comparison.ALPHA, "threshold": options.threshold,
-                            "slower": found.slower, "same_gpus": found.same_gpus, "cells": cells, "only_a": found.only_a, "only_b": found.only_b,
+                            "slower": found.slower, "same_devices": found.same_devices, "cells": cells, "only_a": found.only_a, "only_b": found.only_b,
                             "devices": devices}), indent=1, ensure_ascii=False))
 
 

@@ -57,12 +57,12 @@ class Device:
 
 @dataclass
 class Comparison:
-    """cells and devices of both; same_gpus: some UUID is in both fleets (that of a GPU, or of what stands in for one); only_a,
+    """cells and devices of both; same_devices: some UUID is in both fleets (that of a GPU, or of what stands in for one); only_a,
     only_b: factors of the cells that the other run lacks."""
 
     cells: list[Cell]
     devices: list[Device]
-    same_gpus: bool
+    same_devices: bool
     only_a: list[dict] = field(default_factory=list)
     only_b: list[dict] = field(default_factory=list)
 
@@ -78,8 +78,8 @@ def compare(a, b, threshold: float = 0.0) -> Comparison:
     cells = [_compare_cell(dict(zip(FACTORS, key)), cells_a[key], cells_b[key], same_study, threshold)
              for key in sorted(set(cells_a) & set(cells_b), key=_in_order(a))]
     give_verdicts(cells, [cell.mean for cell in cells], threshold)
-    same_gpus = bool(set(a.fleet.get("uuid", ())) & set(b.fleet.get("uuid", ())))
-    return Comparison(cells, compare_devices(a, b, threshold), same_gpus,
+    same_devices = bool(set(a.fleet.get("uuid", ())) & set(b.fleet.get("uuid", ())))
+    return Comparison(cells, compare_devices(a, b, threshold), same_devices,
                       [dict(zip(FACTORS, key)) for key in cells_a if key not in cells_b],
                       [dict(zip(FACTORS, key)) for key in cells_b if key not in cells_a])
 

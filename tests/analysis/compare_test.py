@@ -281,12 +281,12 @@ class RealRuns(Case):
         for row in rows:
             self.assertIn("+0.00 [+0.00, +0.00]", row)
         self.assertIn("6 of 6 cells paired by step", out)
-        self.assertIn("8 GPUs of both runs, all the same", out)
+        self.assertIn("8 devices of both runs, all the same", out)
 
         status, out, err = run_compare(first, other)
         self.assertEqual(err, "")
         self.assertIn("0 of 6 cells paired by step", out)
-        self.assertIn("no GPU in common", out)
+        self.assertIn("no device in common", out)
         self.assertEqual(status, int("| slower |" in out))
 
     def test_no_cell_in_common(self):
