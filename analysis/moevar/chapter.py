@@ -78,7 +78,8 @@ def head(study, prefix=""):
         ("written", f"{written:%Y-%m-%d %H:%M} UTC by moevar {study.version}, schema 1"),
         ("caps and heat", _standing(phases)),
     ]
-    parts = [page.heading(1, study.name, prefix.rstrip("-") or None)]
+    run = prefix.removesuffix("-")
+    parts = [page.heading(1, f"{run}: {study.name}" if run else study.name, run or None)]
     parts += [page.paragraph(problem, "problem") for problem in study.problems]
     parts.append(page.table((), rows, numbers=False))
     parts.append(page.details("The study in full, with every key, and its command",

@@ -56,16 +56,16 @@ def rows(count, height_in, *, entries=(), width_in=WIDTH_IN, **options):
     entries: (label, colour, marker or None for a line, filled) of what the legend tells of.
     """
     columns = _columns(entries, width_in)
-    legend_in = 0.21 * math.ceil(len(entries) / columns) if entries else 0.0
-    figure = pyplot.figure(figsize=(width_in, count * height_in + legend_in), layout="constrained")
-    heights = ([legend_in] if entries else []) + [height_in] * count
-    grid = figure.add_gridspec(len(heights), 1, height_ratios=heights)
+    legend_in = 0.05 + 0.2 * math.ceil(len(entries) / columns) if entries else 0.0
+    total_in = count * height_in + legend_in
+    figure = pyplot.figure(figsize=(width_in, total_in), layout="constrained")
+    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - legend_in / total_in))
     if entries:
-        _legend(figure.add_subplot(grid[0]), entries, columns)
+        _legend(figure, entries, columns)
     axes = []
     for row in range(count):
         shared = {name: axes[0] for name in options if axes}
-        axes.append(figure.add_subplot(grid[len(heights) - count + row], **shared))
+        axes.append(figure.add_subplot(count, 1, row + 1, **shared))
     return figure, axes
 
 
@@ -78,16 +78,15 @@ def _columns(entries, width_in):
     return 1
 
 
-def _legend(axis, entries, columns):
-    axis.axis("off")
+def _legend(figure, entries, columns):
     lines = -(-len(entries) // columns)     # matplotlib fills column after column; this reads along lines
     order = [line * columns + column for column in range(columns) for line in range(lines)]
     entries = [entries[i] for i in order if i < len(entries)]
     handles = [Line2D([], [], color=colour, marker=marker or "", linestyle="" if marker else "-", markersize=5.5,
                       linewidth=5 if marker is None else 1, markerfacecolor=colour if filled else "white", label=label)
                for label, colour, marker, filled in entries]
-    axis.legend(handles=handles, loc="center left", ncols=columns, handletextpad=0.4, columnspacing=1.2, borderaxespad=0,
-                borderpad=0, handlelength=1.2)
+    figure.legend(handles=handles, loc="upper left", ncols=columns, handletextpad=0.4, columnspacing=1.2,
+                  borderaxespad=0.3, borderpad=0, handlelength=1.2)
 
 
 def dodge(index, count, width=0.7):

@@ -353,6 +353,100 @@ def chromium(page, picture, width):
     return run.stdout
 
 
+class Causes(unittest.TestCase):
+    """The split of causes, and random subsets of a pool, from written files."""
+
+    def setUp(self):
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="moevar-test-"))
+        self.addCleanup(shutil.rmtree, self.dir, ignore_errors=True)
+
+    def figures(self, folder):
+        made = report(folder)
+        self.assertEqual(made.returncode, 0, made.stderr)
+        return {path.stem: json.loads(path.read_text()) for path in (folder / "figures").glob("*.json")}
+
+    def check(self, rows, tax):
+        """tax(even_load, equal_fleet, which row): the parts must be its contrasts and sum to the total."""
+        for row in rows:
+            noise, skew, hardware, own = (tax(even, equal, row) for even, equal in ((1, 1), (0, 1), (1, 0), (0, 0)))
+            wanted = {"noise": noise, "skew": skew - noise, "hardware": hardware - noise,
+                      "interaction": own - skew - hardware + noise, "total": own}[row["what"]]
+            self.assertAlmostEqual(row["value"], wanted, places=12, msg=str(row))
+
+    def test_one_repeat_follows_from_summary_json(self):
+        out = self.dir / "one"
+        Writer(out, sizes=(8, 32), caps=(700.0, 400.0), causes=True)
+        cells = json.loads((out / "summary.json").read_text())["cells"]
+        rows = self.figures(out)["causes"]["numbers"]
+
+        def tax(even, equal, row):
+            (cell,) = (cell for cell in cells if (cell["even_load"], cell["equal_fleet"]) == (even, equal)
+                       and all(cell[key] == row[key] for key in ("devices", "power_cap_w", "policy")))
+            self.assertIn(cell["phase"], row["cells"][f"even_load={even} equal_fleet={equal}"])
+            return cell["straggler_tax"]
+        self.assertEqual(len(rows), 2 * 2 * 2 * 5)
+        self.check(rows, tax)
+        self.assertFalse(any(row["equal_fleet_predicted"] for row in rows))
+
+    def test_repeats_on_other_devices_are_the_unit(self):
+        out = self.dir / "pool"
+        Writer(out, sizes=(8, 64), repeats=6, causes=True)
+        cells = json.loads((out / "summary.json").read_text())["cells"]
+        figures = self.figures(out)
+        with h5py.File(out / "study.h5") as file:
+            def tax(even, equal, row):      # a ratio of sums over the repeats
+                found = [file[f"phases/{cell['phase']:04}/layer"] for cell in cells
+                         if (cell["even_load"], cell["equal_fleet"]) == (even, equal)
+                         and all(cell[key] == row[key] for key in ("devices", "power_cap_w", "policy"))]
+                self.assertEqual(len(found), 6)
+                layer, busy = (sum(int(group[name][...].sum()) for group in found) for name in ("layer_ns", "busy_sum_ns"))
+                return layer * row["devices"] / busy - 1
+            self.check(figures["causes"]["numbers"], tax)
+        for row in figures["causes"]["numbers"]:
+            self.assertEqual(row["interval"], "6 repeats")
+        pooled = [row for row in figures["tax-by-size"]["numbers"] if "interval" in row]
+        self.assertEqual(len(pooled), 4)
+        for row in pooled:
+            taxes = [cells[index]["straggler_tax"] for index in row["phases"]]
+            self.assertEqual((row["interval"], row["n"]), ("6 repeats on other devices", 6))
+            # nearly equal denominators: the ratio's error is nearly that of the mean of the repeats' taxes
+            half = 2.5706 * np.std(taxes, ddof=1) / np.sqrt(6)
+            self.assertAlmostEqual((row["high"] - row["low"]) / 2 / half, 1, delta=0.1)
+            # cells that split causes are no repeats of the study's own cell
+            self.assertTrue(all(not cells[index]["even_load"] and not cells[index]["equal_fleet"] for index in row["phases"]))
+        # every device of the pool that any subset showed is known, once
+        for row in figures["fleet-speed"]["numbers"]:
+            self.assertEqual(row["devices_known"], 64)
+        observed = [row for row in figures["slowest-law"]["numbers"] if row["what"] == "observed"]
+        self.assertTrue(observed and all(row["even_load"] for row in observed))
+
+    def test_equal_fleets_are_predicted_where_none_can_be_run(self):
+        out = self.dir / "cpu"
+        run = start(["run", CPU, "--out", out, *options(phases__steps=12, model__layers=2,
+                                                        placement__policies=["contiguous"])], ranks=2, timeout=120)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        with h5py.File(out / "study.h5", "r+") as file:     # stands for the cell with even loads
+            for part in ("phases", "timing"):
+                file.copy(f"{part}/0000", f"{part}/0001")
+            file["phases/0000"].attrs["even_load"] = np.int64(0)
+            file["phases/0001"].attrs["even_load"] = np.int64(1)
+            file.attrs["planned_phases"] = np.int64(2)
+            group = file["phases/0000"]
+            own = group["layer/layer_ns"][...].sum() * 2 / group["layer/busy_sum_ns"][...].sum() - 1
+            arrays = [group[name][...] for name in ("tokens", "speed_model/tokens", "speed_model/time_us", "expert_ns",
+                                                    "dispatch_ns", "combine_ns")]
+        from moevar import causes
+        equal = causes.predicted_equal_fleet(*arrays)
+        predicted = equal.layer_ns.sum() * 2 / equal.busy_sum_ns.sum() - 1
+        figure = self.figures(out)["causes"]
+        values = {row["what"]: row["value"] for row in figure["numbers"]}
+        for what, wanted in {"total": own, "noise": predicted, "skew": 0, "hardware": own - predicted,
+                             "interaction": 0}.items():
+            self.assertAlmostEqual(values[what], wanted, places=12)
+        self.assertTrue(all(row["equal_fleet_predicted"] for row in figure["numbers"]))
+        self.assertIn("predicted here, not measured", figure["caption"])
+
+
 class Scale(unittest.TestCase):
     def test_131072_devices_within_4_gb(self):
         with tempfile.TemporaryDirectory(prefix="moevar-test-") as folder:

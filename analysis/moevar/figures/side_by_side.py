@@ -21,7 +21,7 @@ def fleets(runs):
         numbers.append({"run": name, **fleet.condition.factors, "devices": fleet.devices, "devices_known": len(fleet.rows),
                         "phases": [phase.index for phase in fleet.phases], "cv": cells.cv(fleet.relative),
                         "max_over_median": float(fleet.relative.max()), "outliers": len(late)})
-    style.names_down(axis, [f"{name}\n{len(fleet.rows)} × {fleet.condition.label}" for name, fleet in found])
+    style.names_down(axis, [f"{name}\n{len(fleet.rows)} at {fleet.condition.label}" for name, fleet in found])
     axis.set_xlabel("time for the same work ÷ median of the run's devices, 1")
     widest, least = max(numbers, key=lambda row: row["cv"]), min(numbers, key=lambda row: row["cv"])
     title = (f"Devices differ most in {widest['run']} (CV {percent(widest['cv'], 2)}), least in {least['run']} "
@@ -54,7 +54,7 @@ def taxes(runs):
             low, high = (None if end is None else 100 * end for end in (estimate.low, estimate.high))
             style.error_bar(axis, 100 * estimate.value, y, low, high, colour, horizontal=True)
             axis.plot([100 * estimate.value], [y], marker=marker, color=colour, markersize=4.5)
-    style.names_down(axis, [f"{name}\n{devices} × {condition.label}" for name, devices, condition in groups])
+    style.names_down(axis, [f"{name}\n{devices} at {condition.label}" for name, devices, condition in groups])
     axis.set_xlabel("straggler tax, %")
     style.from_zero(axis, "x")
     high = max(numbers, key=lambda row: row["value"])

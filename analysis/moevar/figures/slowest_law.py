@@ -40,6 +40,8 @@ def draw(study):
                "replacement from those known; fitted: a Gaussian bulk with outliers, and a generalised Pareto tail, with 95 % "
                "intervals, also for fleets larger than any run. " + balanced + "Lower panels: observed − exact order statistics, "
                "in points of per cent with 95 % intervals: what devices' lasting differences alone do not explain.")
+    warnings = dict.fromkeys(row["warning"] for row in numbers if row.get("warning"))
+    caption += "".join(f" Beware: {warning}." for warning in list(warnings)[-2:])
     return [Drawing("slowest-law", _title(numbers), caption, numbers, figure)]
 
 
