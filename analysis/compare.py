@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Two runs of one study, cell by cell, as a Markdown table: is B slower than A?
 
-A and B are folders that `moevar run` has written. Cells are matched by their factors; a cell's repeats are taken together.
-The mean layer time decides, relative to A's. The median and the straggler tax (change in percentage points) stand beside
-it, each with its 95 % interval. Where both ran the same steps (one study, one seed) they are compared step by step.
-A verdict is wrong with a probability of at most 5 % over all cells together (Holm). Intervals tell of these two runs:
-another day or allocation may differ by more than the steps of one run show.
+A and B are folders that `moevar run` has written. Cells are matched by their factors; a cell's repeats are taken
+together. The mean layer time decides, relative to A's. The median and the straggler tax (change in percentage points)
+stand beside it, each with its 95 % interval. Where both ran the same steps (one study, one seed) they are compared
+step by step. A verdict is wrong with a probability of at most 5 % over all cells together (Holm). Intervals tell of
+these two runs: another day or allocation may differ by more than the steps of one run show.
 
 Devices that both runs have, by UUID, are compared by their expert time per token over the phases of both.
 
@@ -78,7 +78,7 @@ def cells_table(found):
                "change of median %", "tax A %", "tax B − A, points", "p (Holm)", "B is"]
     lines = [columns, ["---:" if name != "policy" else "---" for name in names] + ["---:"] * 8 + ["---"]]
     for cell in found.cells:
-        repeats = str(cell.repeats[0]) if cell.repeats[0] == cell.repeats[1] else f"{cell.repeats[0]}, {cell.repeats[1]}"
+        repeats = ", ".join(str(count) for count in dict.fromkeys(cell.repeats))
         lines.append([*(factor_text(cell.factors[name]) for name in names), repeats,
                       *(f"{mean:.1f}" for mean in cell.mean_us), signed(cell.mean), signed(cell.median),
                       f"{100 * cell.tax_values[0]:.2f}", signed(cell.tax), probability(cell.p_holm), cell.verdict])
@@ -104,8 +104,8 @@ def print_table(lines):
 def print_report(found, options):
     print_table(cells_table(found))
     paired = sum(cell.paired for cell in found.cells)
-    print(f"\n{paired} of {len(found.cells)} cells paired by step, the others independent. Intervals: 95 % of each cell. "
-          f"B is slower, faster: p ≤ 0.05 over all {len(found.cells)} cells (Holm)"
+    print(f"\n{paired} of {len(found.cells)} cells paired by step, the others independent. Intervals: 95 % of each "
+          f"cell. B is slower, faster: p ≤ 0.05 over all {len(found.cells)} cells (Holm)"
           + (f", beyond {100 * options.threshold:g} %." if options.threshold else "."))
     for name, cells in (("A", found.only_a), ("B", found.only_b)):
         if cells:
@@ -116,8 +116,9 @@ def print_report(found, options):
     if found.devices and all(device.verdict == "same" for device in found.devices):
         print(f"{len(found.devices)} devices of both runs, all the same.")
     elif found.devices and options.devices > 0:
-        print(f"\n{len(found.devices)} devices of both runs; the {min(options.devices, len(found.devices))} that changed most:\n")
-        print_table(devices_table(found.devices, options.devices))
+        table = devices_table(found.devices, options.devices)
+        print(f"\n{len(found.devices)} devices of both runs; the {len(table) - 2} that changed most:\n")
+        print_table(table)
 
 
 def plain(value):
@@ -140,14 +141,16 @@ def print_json(found, options):
     cells = [{**cell.factors, "paired": cell.paired, "repeats": list(cell.repeats),
               "mean_us": {"a": cell.mean_us[0], "b": cell.mean_us[1], "change": estimate_json(cell.mean)},
               "median": {"change": estimate_json(cell.median)},
-              "straggler_tax": {"a": cell.tax_values[0], "b": cell.tax_values[1], "difference": estimate_json(cell.tax)},
+              "straggler_tax": {"a": cell.tax_values[0], "b": cell.tax_values[1],
+                                "difference": estimate_json(cell.tax)},
               "p": cell.p, "p_holm": cell.p_holm, "verdict": cell.verdict} for cell in found.cells]
     devices = [{"uuid": device.uuid, "name": device.name, "phases": device.phases,
                 "change": estimate_json(device.change), "p_holm": device.p_holm, "verdict": device.verdict}
                for device in found.devices]
     print(json.dumps(plain({"a": options.a, "b": options.b, "alpha": comparison.ALPHA, "threshold": options.threshold,
-                            "slower": found.slower, "same_devices": found.same_devices, "cells": cells, "only_a": found.only_a, "only_b": found.only_b,
-                            "devices": devices}), indent=1, ensure_ascii=False))
+                            "slower": found.slower, "same_devices": found.same_devices, "cells": cells,
+                            "only_a": found.only_a, "only_b": found.only_b, "devices": devices}),
+                     indent=1, ensure_ascii=False))
 
 
 def main(argv=None):

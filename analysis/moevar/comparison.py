@@ -1,10 +1,10 @@
 """Two runs compared, cell by cell and GPU by GPU: how much slower is B than A, and is that more than chance?
 
 A cell is a combination of factors; its repeats are taken together. What decides is the mean layer time, the cost of a
-step; the median and the straggler tax stand beside it. Where both ran the same steps (same study, same first step) step s
-of A is paired with step s of B, so that the workload cancels; else the runs are independent. Errors are those of
-autocorrelated steps (moevar.intervals). Where three or more repeats disagree by more than their steps explain (F test of
-the two variances, 10 %), the repeats are the unit.
+step; the median and the straggler tax stand beside it. Where both ran the same steps (same study, same first step)
+step s of A is paired with step s of B, so that the workload cancels; else the runs are independent. Errors are those
+of autocorrelated steps (moevar.intervals). Where three or more repeats disagree by more than their steps explain (F
+test of the two variances, 10 %), the repeats are the unit.
 
 Many cells give many chances to be wrong, so verdicts hold jointly: by Holm's method (Scand. J. Statistics 6, 1979) the
 probability of any wrong verdict over all cells of a comparison is at most ALPHA. Intervals are of each cell by itself.
@@ -26,8 +26,9 @@ FACTORS = ("devices", "power_cap_w", "heat", "workload", "policy", "scaling", "e
 
 @dataclass
 class Cell:
-    """A cell of both runs. Times in µs; changes relative (0.01 is 1 %), of the tax absolute. p and p_holm are None where the
-    sample supports no verdict; verdict: slower, faster, same (identical), no difference shown, or not supported by n."""
+    """A cell of both runs. Times in µs; changes relative (0.01 is 1 %), of the tax absolute. p and p_holm are None
+    where the sample supports no verdict; verdict: slower, faster, same (identical), no difference shown, or not
+    supported by n."""
 
     factors: dict
     paired: bool
@@ -57,8 +58,8 @@ class Device:
 
 @dataclass
 class Comparison:
-    """cells and devices of both; same_devices: some UUID is in both fleets (that of a GPU, or of what stands in for one); only_a,
-    only_b: factors of the cells that the other run lacks."""
+    """cells and devices of both; same_devices: some UUID is in both fleets (that of a GPU, or of what stands in for
+    one); only_a, only_b: factors of the cells that the other run lacks."""
 
     cells: list[Cell]
     devices: list[Device]
@@ -72,7 +73,8 @@ class Comparison:
 
 
 def compare(a, b, threshold: float = 0.0) -> Comparison:
-    """Compares two StudyFiles. threshold: relative change of the mean up to which B counts as equal (0.005 is 0.5 %)."""
+    """Compares two StudyFiles. threshold: relative change of the mean up to which B counts as equal (0.005 is 0.5
+    %)."""
     cells_a, cells_b = _cells(a), _cells(b)
     same_study = a.sha256 == b.sha256
     cells = [_compare_cell(dict(zip(FACTORS, key)), cells_a[key], cells_b[key], same_study, threshold)
@@ -100,8 +102,8 @@ def _in_order(study):
 
     def order(key):
         factors = dict(zip(FACTORS, key))
-        cap = factors.pop("power_cap_w")
-        rest = [str(factors.pop(name)) for name in ("heat", "workload", "scaling", "experts", "even_load", "equal_fleet")]
+        cap = factors["power_cap_w"]
+        rest = [str(factors[name]) for name in ("heat", "workload", "scaling", "experts", "even_load", "equal_fleet")]
         policy = factors["policy"]
         place = policies.index(policy) if policy in policies else len(policies)
         return factors["devices"], -math.inf if cap is None else -cap, *rest, place, policy
@@ -112,8 +114,8 @@ def _in_order(study):
 def _compare_cell(factors, repeats_a, repeats_b, same_study, threshold) -> Cell:
     common = sorted(set(repeats_a) & set(repeats_b))
     paired = same_study and bool(common) and all(
-        repeats_a[r].first_step == repeats_b[r].first_step and repeats_a[r].layer_ns.shape == repeats_b[r].layer_ns.shape
-        for r in common)
+        repeats_a[r].first_step == repeats_b[r].first_step
+        and repeats_a[r].layer_ns.shape == repeats_b[r].layer_ns.shape for r in common)
     phases = ([repeats[r] for r in (common if paired else sorted(repeats))] for repeats in (repeats_a, repeats_b))
     (layer_a, busy_a), (layer_b, busy_b) = (
         ([np.asarray(phase.layer_ns, dtype=float) for phase in part],
@@ -199,10 +201,12 @@ def give_verdicts(entries, changes, threshold: float) -> None:
 
 
 def compare_devices(a, b, threshold: float = 0.0) -> list[Device]:
-    """GPUs that both runs have, most slowed first. A phase of both gives each GPU one ratio of expert time per token; a GPU's
-    change is their geometric mean, with Student's t interval over three phases or more. Verdicts hold jointly (Holm).
+    """GPUs that both runs have, most slowed first. A phase of both gives each GPU one ratio of expert time per token;
+    a GPU's change is their geometric mean, with Student's t interval over three phases or more. Verdicts hold jointly
+    (Holm).
 
-    Tokens may be placed otherwise in B; where time does not grow with tokens (few tokens an expert), that moves the ratio.
+    Tokens may be placed otherwise in B; where time does not grow with tokens (few tokens an expert), that moves the
+    ratio.
     """
     if not {"uuid", "name"} <= set(a.fleet) & set(b.fleet):
         return []

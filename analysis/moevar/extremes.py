@@ -70,8 +70,8 @@ class LayerLaw:
 
 
 def layer_law(times) -> LayerLaw:
-    """The slowest device's time if devices were independent: P(layer <= x) = product over d of F_d(x), F_d the empirical
-    distribution of device d's times [D, S] in one layer.
+    """The slowest device's time if devices were independent: P(layer <= x) = product over d of F_d(x), F_d the
+    empirical distribution of device d's times [D, S] in one layer.
 
     What a measured layer time departs from it by is correlation over devices: a shared network, a node, a hot step.
     """
@@ -106,7 +106,8 @@ def layer_laws(times) -> list[LayerLaw]:
 
 @dataclass(frozen=True)
 class Projection:
-    """E[slowest of n GPUs of the population] over its median, with a 95 % interval, and what to beware of, if anything."""
+    """E[slowest of n GPUs of the population] over its median, with a 95 % interval, and what to beware of, if
+    anything."""
 
     n: int
     value: float
@@ -118,11 +119,11 @@ class Projection:
 def project(times, sizes, *, rng, laws: int = 400) -> list[Projection]:
     """From the GPUs measured, times [M] with M >= 4, to fleets of each of `sizes` GPUs of the same population.
 
-    Up to half of M the value is the exact mean over subsets, which presumes no law; beyond, that of the simplest law that
-    fits (tails.simplest_law): normal, or with outliers where the GPUs are evidence of some. The interval is that of `laws`
-    laws which they leave possible: with outliers, rare ones that none of the GPUs shows among them, and, without such
-    evidence, normal ones. Up to half of a fleet of over tails.LARGE GPUs it is the jackknife's. It supposes that the
-    law's form is right. See also `warning`.
+    Up to half of M the value is the exact mean over subsets, which presumes no law; beyond, that of the simplest law
+    that fits (tails.simplest_law): normal, or with outliers where the GPUs are evidence of some. The interval is that
+    of `laws` laws which they leave possible: with outliers, rare ones that none of the GPUs shows among them, and,
+    without such evidence, normal ones. Up to half of a fleet of over tails.LARGE GPUs it is the jackknife's. It
+    supposes that the law's form is right. See also `warning`.
     """
     times = sorted_fleet(times)
     if times.size < 4:
@@ -170,8 +171,8 @@ def _warning(times, law: MixtureLaw, n: int) -> str | None:
     if 2 * n <= size:
         return None
     if size < MIN_MIXTURE_SAMPLE:
-        return (f"{size} GPUs are too few to tell slow outliers from the rest: a normal spread is assumed, and outliers "
-                "would make the slowest slower")
+        return (f"{size} GPUs are too few to tell slow outliers from the rest: a normal spread is assumed, and "
+                "outliers would make the slowest slower")
     bulk = float(law.mean[0]) + 2.5 * float(law.sd[0])
     slow = int(np.count_nonzero(times > bulk))
     if slow >= HANDFUL and n <= size:

@@ -48,8 +48,8 @@ class Parameter:
 
 @dataclass(frozen=True)
 class MixtureLaw:
-    """Arrays [R] (or numbers) of R laws: Normal(mean, sd) for a GPU; with probability `weight` it is an outlier and slower by
-    an exponential time of mean `scale` besides (an exponentially modified Gaussian)."""
+    """Arrays [R] (or numbers) of R laws: Normal(mean, sd) for a GPU; with probability `weight` it is an outlier and
+    slower by an exponential time of mean `scale` besides (an exponentially modified Gaussian)."""
 
     mean: np.ndarray
     sd: np.ndarray
@@ -107,14 +107,15 @@ def _log_late(z, k):
 
 def normal_law(samples) -> MixtureLaw:
     """Normal laws [R] of samples [R, M], without outliers."""
-    return MixtureLaw(samples.mean(axis=-1), samples.std(axis=-1, ddof=1), np.zeros(len(samples)), np.ones(len(samples)))
+    count = len(samples)
+    return MixtureLaw(samples.mean(axis=-1), samples.std(axis=-1, ddof=1), np.zeros(count), np.ones(count))
 
 
 def mixture_law(samples, steps: int = EM_STEPS) -> MixtureLaw:
     """Maximum-likelihood laws [R] of samples [R, M] by expectation maximisation, from two starts.
 
-    An outlier's delay given its time is a normal variable cut off at 0, so both of its moments are closed forms and so is
-    the maximisation. scale is held to LEAST_SCALE x sd or more, weight to MOST_WEIGHT or less.
+    An outlier's delay given its time is a normal variable cut off at 0, so both of its moments are closed forms and
+    so is the maximisation. scale is held to LEAST_SCALE x sd or more, weight to MOST_WEIGHT or less.
     """
     samples = np.asarray(samples, dtype=float)
     centre = np.median(samples, axis=1)
@@ -219,8 +220,8 @@ def _law_at(point) -> MixtureLaw:
 
 
 def mixture_covariance(samples, law: MixtureLaw) -> tuple[np.ndarray, np.ndarray]:
-    """Parameters [4, R] (mean, log sd, logit weight, log scale) and their covariances [R, 4, 4], from the curvature of the
-    log likelihood by central differences; NaN for what the sample does not determine."""
+    """Parameters [4, R] (mean, log sd, logit weight, log scale) and their covariances [R, 4, 4], from the curvature
+    of the log likelihood by central differences; NaN for what the sample does not determine."""
     best = np.stack([law.mean, np.log(law.sd), special.logit(np.maximum(law.weight, 1e-12)), np.log(law.scale)])
     step = np.full_like(best, 0.02)
     step[0] *= law.sd
@@ -247,9 +248,10 @@ def mixture_covariance(samples, law: MixtureLaw) -> tuple[np.ndarray, np.ndarray
 def likely_laws(times, rng, count: int) -> MixtureLaw:
     """count laws [count] that a fleet [M] leaves possible, as drawn from their posterior.
 
-    Priors: mean and log sd flat; weight Beta(1/2, 1/2) (Jeffreys) up to MOST_WEIGHT; scale / sd log-uniform up to MOST_SCALE. So
-    a fleet that shows no outlier still allows for a few per cent of its number, as slow as the prior has them, which a
-    fit would rule out. Above LARGE GPUs the posterior is taken as normal around the fit; below it is sampled.
+    Priors: mean and log sd flat; weight Beta(1/2, 1/2) (Jeffreys) up to MOST_WEIGHT; scale / sd log-uniform up to
+    MOST_SCALE. So a fleet that shows no outlier still allows for a few per cent of its number, as slow as the prior
+    has them, which a fit would rule out. Above LARGE GPUs the posterior is taken as normal around the fit; below it
+    is sampled.
     """
     times = sorted_fleet(times)
     if times.size > LARGE:
@@ -258,8 +260,8 @@ def likely_laws(times, rng, count: int) -> MixtureLaw:
 
 
 def simplest_law(times) -> MixtureLaw:
-    """The law [1] of a fleet [M]: normal, or with outliers where the likelihood says that it has some: a ratio test with
-    their two parameters, at 1 %, from MIN_MIXTURE_SAMPLE GPUs on."""
+    """The law [1] of a fleet [M]: normal, or with outliers where the likelihood says that it has some: a ratio test
+    with their two parameters, at 1 %, from MIN_MIXTURE_SAMPLE GPUs on."""
     times = sorted_fleet(times)
     normal = normal_law(times[None])
     if times.size < MIN_MIXTURE_SAMPLE:
@@ -320,7 +322,8 @@ def _log_posterior(point, x) -> np.ndarray:
     ratio = np.exp(np.clip(log_ratio, math.log(LEAST_SCALE), math.log(MOST_SCALE)))
     likelihood = MixtureLaw(mean, safe_sd, weight, safe_sd * ratio).log_pdf(x).sum(axis=-1)
     # Beta(1/2, 1/2) per unit of the logit
-    return np.where(allowed, likelihood + 0.5 * (special.log_expit(logit_weight) + special.log_expit(-logit_weight)), -np.inf)
+    prior = 0.5 * (special.log_expit(logit_weight) + special.log_expit(-logit_weight))
+    return np.where(allowed, likelihood + prior, -np.inf)
 
 
 # --- the tail alone -----------------------------------------------------------------------------------------------
@@ -328,7 +331,8 @@ def _log_posterior(point, x) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Tail:
-    """Generalised Pareto tail: beyond `threshold` lie `rate` of all GPUs, and P(excess > y) = (1 + shape y / scale)^(-1 / shape).
+    """Generalised Pareto tail: beyond `threshold` lie `rate` of all GPUs, and P(excess > y) = (1 + shape y /
+    scale)^(-1 / shape).
 
     shape > 0: heavy, 0: exponential, < 0: ends at threshold - scale / shape.
     """
@@ -344,7 +348,8 @@ class Tail:
         """Time that a part p of GPUs does not exceed, p >= 1 - rate."""
         if not 1 - self.rate <= p < 1:
             raise ValueError(f"quantile {p}: the tail begins at {1 - self.rate:.4g}")
-        return self.threshold + float(stats.genpareto.isf((1 - p) / self.rate, self.shape.value, scale=self.scale.value))
+        excess = stats.genpareto.isf((1 - p) / self.rate, self.shape.value, scale=self.scale.value)
+        return self.threshold + float(excess)
 
     def cdf(self, x):
         """P(time <= x) for x at or above the threshold."""
@@ -355,10 +360,11 @@ class Tail:
 
 
 def fit_tail(times, exceedances: int | None = None) -> Tail:
-    """Generalised Pareto tail of a fleet [M], over the threshold that leaves `exceedances` GPUs (default: a tenth, and at
-    least 20 or half of all). (Pickands; Coles, An Introduction to Statistical Modeling of Extreme Values, 4.)
+    """Generalised Pareto tail of a fleet [M], over the threshold that leaves `exceedances` GPUs (default: a tenth,
+    and at least 20 or half of all). (Pickands; Coles, An Introduction to Statistical Modeling of Extreme Values, 4.)
 
-    Maximum likelihood for shapes in -1 .. 1.5, intervals by profile likelihood: ends that are not reached within are None.
+    Maximum likelihood for shapes in -1 .. 1.5, intervals by profile likelihood: ends that are not reached within are
+    None.
     """
     times = sorted_fleet(times)
     if exceedances is None:
@@ -395,7 +401,8 @@ def _fit_pareto(excess) -> tuple[Parameter, Parameter]:
     drop = y.size / 2 * math.log1p(stats.t.ppf(0.975, y.size - 2) ** 2 / (y.size - 2))
     shape = _profiled(SHAPES, likelihood.max(axis=1), drop)
     scale = _profiled(np.log(scales), likelihood.max(axis=0), drop)
-    return shape, Parameter(*(None if end is None else unit * math.exp(end) for end in (scale.value, scale.low, scale.high)))
+    ends = (None if end is None else unit * math.exp(end) for end in (scale.value, scale.low, scale.high))
+    return shape, Parameter(*ends)
 
 
 def _profiled(grid, profile, drop) -> Parameter:

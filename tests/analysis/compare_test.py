@@ -88,7 +88,8 @@ def run_compare(*arguments):
 
 
 class FalseAlarms(Case):
-    """200 pairs of runs without a difference, of several cells and autocorrelated steps: 5 % may be called different, jointly."""
+    """200 pairs of runs without a difference, of several cells and autocorrelated steps: 5 % may be called different,
+    jointly."""
 
     def alarms(self, seed, paired, cells=6, repeats=1):
         rng = np.random.default_rng(seed)
@@ -102,8 +103,8 @@ class FalseAlarms(Case):
             rewrite_layers(a, [layers_of(rng, work) for work in works])
             rewrite_layers(b, [layers_of(rng, work if paired else None) for work in works])
             status, out, err = run_compare(a, b, "--json")
-            self.assertEqual(err, f"compare.py: {a / 'study.h5'}: summary.json is missing; it is written when a run ends\n"
-                                  f"compare.py: {b / 'study.h5'}: summary.json is missing; it is written when a run ends\n")
+            self.assertEqual(err, "".join(f"compare.py: {run / 'study.h5'}: summary.json is missing; "
+                                          "it is written when a run ends\n" for run in (a, b)))
             found = json.loads(out)
             self.assertEqual({cell["paired"] for cell in found["cells"]}, {paired})
             verdicts = {cell["verdict"] for cell in found["cells"]}
@@ -150,12 +151,14 @@ class Planted(Case):
                 cells_a.append((factors | {"repeat": repeat}, layers_of(rng, work)))
                 other = layers_of(rng, work if paired else None, steps=steps)
                 cells_b.append((factors | {"repeat": repeat}, other * (factor if i == where else 1)))
-        a, b = write_run(self.dir / "a", cells_a), write_run(self.dir / "b", cells_b, sha="one study" if paired else "b")
+        a = write_run(self.dir / "a", cells_a)
+        b = write_run(self.dir / "b", cells_b, sha="one study" if paired else "another")
         status, out, _ = run_compare(a, b, "--json", *options)
         return status, json.loads(out)["cells"]
 
     def test_one_per_cent_in_one_of_six_cells(self):
-        """1 % run noise, 3 layers: 256 steps find it always, 64 steps (four degrees of freedom) in over half of the pairs."""
+        """1 % run noise, 3 layers: 256 steps find it always, 64 steps (four degrees of freedom) in over half of the
+        pairs."""
         hits = {}
         for steps in (64, 256):
             hits[steps] = 0
@@ -195,7 +198,8 @@ class Planted(Case):
         self.assertEqual((status, cells[2]["verdict"]), (0, "no difference shown"))
 
     def test_repeats_that_disagree_are_the_unit(self):
-        """A whole run may be off by more than its steps show: then three repeats say little, and nothing is called slower."""
+        """A whole run may be off by more than its steps show: then three repeats say little, and nothing is called
+        slower."""
         rng = np.random.default_rng(7)
         cells_a, cells_b = [], []
         for repeat, off in enumerate((1.00, 1.03, 1.06)):
@@ -307,11 +311,12 @@ class Usage(Case):
         newer = write_run(self.dir / "newer", [({}, layers_of(rng))])
         with h5py.File(newer / "study.h5", "a") as file:
             file.attrs["schema_version"] = np.int64(9)
-        for bad, said in ((self.dir / "none", "no such file"), (self.dir / "cut", "study.h5"), (newer, "schema_version 9")):
+        said = {self.dir / "none": "no such file", self.dir / "cut": "study.h5", newer: "schema_version 9"}
+        for bad, words in said.items():
             for pair in ((bad, good), (good, bad)):
                 status, out, err = run_compare(*pair)
                 self.assertEqual((status, out, err.count("\n")), (2, "", 1), err)
-                self.assertTrue(err.startswith("compare.py: ") and said in err, err)
+                self.assertTrue(err.startswith("compare.py: ") and words in err, err)
 
     def test_help_and_wrong_options(self):
         status, out, _ = run_compare("--help")
