@@ -19,8 +19,8 @@ MIN_MIXTURE_SAMPLE = 24
 LARGE = 400
 CHAIN_STEPS = 250
 MIN_TAIL = 10
-EM_STEPS, EM_TOLERANCE = 2000, 1e-10
-SHAPES = np.linspace(-1.0, 1.5, 126)
+EM_STEPS, EM_TOLERANCE = 2000, 1e-5  # of standardised parameters
+SHAPE_RANGE = (-1.0, 1.5)
 
 
 def sorted_fleet(times) -> np.ndarray:
@@ -161,7 +161,7 @@ def _expectation_maximisation(x, weight, scale, steps):
                         np.maximum((late * delay).sum(axis=1) / count, LEAST_SCALE * new_sd)])
         change = np.abs(new - state[:, active]).max(axis=0)
         state[:, active] = new
-        active = active[change > EM_TOLERANCE ** 0.5]
+        active = active[change > EM_TOLERANCE]
         if active.size == 0:
             break
     return list(state)
@@ -373,36 +373,46 @@ def fit_tail(times, exceedances: int | None = None) -> Tail:
         raise ValueError(f"a tail of {exceedances} of {times.size} GPUs; {MIN_TAIL} or more, and one below, are needed")
     threshold = times[-exceedances - 1]
     excess = times[-exceedances:] - threshold
-    if excess[0] <= 0:
-        excess = np.maximum(excess, 1e-9 * excess[-1])
     if excess[-1] <= 0:
         raise ValueError("the slowest GPUs are all equal; there is no tail to fit")
+    excess = np.maximum(excess, 1e-9 * excess[-1])  # ties with the threshold
     shape, scale = _fit_pareto(excess)
     return Tail(float(threshold), exceedances / times.size, shape, scale, exceedances, times.size)
 
 
 def _fit_pareto(excess) -> tuple[Parameter, Parameter]:
-    """Shape and scale of excesses [K] > 0 from their likelihood on a grid of shapes and scales, finer than a
-    tenth of what hundreds of exceedances tell."""
+    """Shape and scale of excesses [K] > 0 from their likelihood on a grid of shapes and scales, twice drawn in around
+    what is likely, so that it is fine enough for any K."""
     unit = float(excess.mean())
     y = excess / unit
-    scales = np.exp(np.linspace(math.log(0.05), math.log(8.0), 161))
-    likelihood = np.empty((SHAPES.size, scales.size))
-    for row, shape in enumerate(SHAPES):
-        if abs(shape) < 1e-9:
-            likelihood[row] = -y.size * np.log(scales) - y.sum() / scales
-            continue
-        inner = 1 + shape * y[None] / scales[:, None]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            logs = np.where(inner > 0, np.log(np.maximum(inner, 1e-300)), np.inf if shape > -1 else 0.0).sum(axis=1)
-        likelihood[row] = -y.size * np.log(scales) - (1 + 1 / shape) * logs
-        likelihood[row, (inner <= 0).any(axis=1)] = -np.inf
     # chi-squared's value with Student's in the normal's place, for samples of some tens
     drop = y.size / 2 * math.log1p(stats.t.ppf(0.975, y.size - 2) ** 2 / (y.size - 2))
-    shape = _profiled(SHAPES, likelihood.max(axis=1), drop)
-    scale = _profiled(np.log(scales), likelihood.max(axis=0), drop)
-    ends = (None if end is None else unit * math.exp(end) for end in (scale.value, scale.low, scale.high))
+    shapes, log_scales = np.linspace(*SHAPE_RANGE, 61), np.linspace(math.log(0.05), math.log(8.0), 61)
+    for _ in range(3):
+        likelihood = np.array([_pareto_likelihood(y, shape, np.exp(log_scales)) for shape in shapes])
+        found = [(grid, likelihood.max(axis=axis)) for grid, axis in ((shapes, 1), (log_scales, 0))]
+        shapes, log_scales = (_drawn_in(grid, profile, 4 * drop) for grid, profile in found)
+    shape, log_scale = (_profiled(grid, profile, drop) for grid, profile in found)
+    ends = (None if end is None else unit * math.exp(end) for end in (log_scale.value, log_scale.low, log_scale.high))
     return shape, Parameter(*ends)
+
+
+def _pareto_likelihood(y, shape: float, scales) -> np.ndarray:
+    """log likelihood [N] of excesses y [K] for one shape and scales [N]; -inf where an excess lies beyond the law's
+    end."""
+    if abs(shape) < 1e-9:
+        return -y.size * np.log(scales) - y.sum() / scales
+    inner = 1 + shape * y[None] / scales[:, None]
+    inside = (inner > 0).all(axis=1)
+    logs = np.log(np.where(inner > 0, inner, 1.0)).sum(axis=1)
+    return np.where(inside, -y.size * np.log(scales) - (1 + 1 / shape) * logs, -np.inf)
+
+
+def _drawn_in(grid, profile, drop) -> np.ndarray:
+    """A grid of as many points over the part where the profile likelihood is within `drop` of its best, and a point
+    beyond."""
+    likely = np.flatnonzero(profile > profile.max() - drop)
+    return np.linspace(grid[max(likely[0] - 1, 0)], grid[min(likely[-1] + 1, grid.size - 1)], grid.size)
 
 
 def _profiled(grid, profile, drop) -> Parameter:
