@@ -38,6 +38,9 @@ class Writer:
     def __init__(self, folder, prefix):
         self.folder, self.prefix = folder, prefix
         folder.mkdir(parents=True, exist_ok=True)
+        for numbers in folder.glob("*.json"):   # of a report before: this one may draw fewer
+            for ending in (".svg", ".png", ".json"):
+                numbers.with_suffix(ending).unlink(missing_ok=True)
 
     def __call__(self, study, drawing):
         picture = style.png(drawing.figure) if drawing.raster else style.svg(drawing.figure)
@@ -45,8 +48,6 @@ class Writer:
             picture = style.png(drawing.figure)
         style.close(drawing.figure)
         stem = self.folder / drawing.name
-        for ending in ("svg", "png"):
-            stem.with_suffix(f".{ending}").unlink(missing_ok=True)
         if isinstance(picture, str):
             stem.with_suffix(".svg").write_text(picture, encoding="utf-8")
         else:
@@ -54,18 +55,20 @@ class Writer:
         command = chapter.command(study) if study else None
         numbers = {"name": drawing.name, "study": study.name if study else None, "title": drawing.title,
                    "caption": drawing.caption, "command": command, "numbers": drawing.numbers}
-        stem.with_suffix(".json").write_text(json.dumps(numbers, indent=1, default=_plain, allow_nan=False) + "\n",
+        stem.with_suffix(".json").write_text(json.dumps(_plain(numbers), indent=1, allow_nan=False) + "\n",
                                              encoding="utf-8")
         return page.figure(f"{self.prefix}figure-{drawing.name}", drawing.title, drawing.caption, picture, command)
 
 
 def _plain(value):
-    """What JSON does not know: numpy's numbers and arrays."""
+    """value as JSON can hold it: numpy's numbers and arrays as Python's, numbers that do not exist as null."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_plain(part) for part in value]
     if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} in a figure's numbers")
+        value = value.item()
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def run_names(directories):
@@ -88,7 +91,7 @@ def compare(runs, folder):
             figures.append(keep(None, draw(runs)))
         except NotCarried as reason:
             missing.append(page.paragraph(str(reason), "missing"))
-    links = "".join(f"<a href=\"#{page.text(name)}\">{page.text(name)}: {page.text(study.name)}, {page.text(study.device)}</a>"
+    links = "".join(f"<a href=\"#{page.text(name)}\">{page.text(f'{name}: {study.name}, {study.device}')}</a>"
                     for name, study in runs)
     return "\n".join([page.heading(1, f"{len(runs)} runs side by side"), f"<nav>{links}</nav>",
                       f"<div class=\"figures\">{''.join(figures)}</div>", *missing])
@@ -112,7 +115,8 @@ def write(studies, out):
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="report.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(prog="report.py", description=__doc__,
+                                     formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("directories", metavar="DIR", nargs="+", help="a folder that `moevar run` has written")
     parser.add_argument("--out", type=pathlib.Path, help="the page; default DIR/report.html")
     arguments = parser.parse_args()

@@ -3,9 +3,9 @@
 
     timeline.py DIR --phase N [--steps A:B] [--out FILE.json]
 
-A process per host, a thread per device named by its UUID; slices dispatch, expert, wait and combine of every layer, with
-step, layer and tokens; counters for clock, temperature and power where they were sampled. Steps A to B - 1, counted from
-the phase's first recorded one. Default: all steps, to DIR/timeline-N.json. Times are the phase's own clock.
+A process per host, a thread per device named by its UUID; slices dispatch, expert, wait and combine of every layer,
+with step, layer and tokens; counters for clock, temperature and power where they were sampled. Steps A to B - 1,
+counted from the phase's first recorded one. Default: all, to DIR/timeline-N.json. Times are the phase's own clock.
 
 Exit status: 0 done; 2 unusable input, in one line.
 """
@@ -44,14 +44,16 @@ def names(study, phase):
     rows = study.fleet.iloc[phase.device_rows]
     hosts = list(dict.fromkeys(rows["host"]))
     where = [hosts.index(host) for host in rows["host"]]
-    yield from ({"ph": "M", "pid": i, "name": "process_name", "args": {"name": str(host)}} for i, host in enumerate(hosts))
+    for process, host in enumerate(hosts):
+        yield {"ph": "M", "pid": process, "name": "process_name", "args": {"name": str(host)}}
     for device, uuid in enumerate(rows["uuid"]):
-        yield {"ph": "M", "pid": where[device], "tid": device, "name": "thread_name", "args": {"name": str(uuid)}}
-        yield {"ph": "M", "pid": where[device], "tid": device, "name": "thread_sort_index", "args": {"sort_index": device}}
+        thread = {"ph": "M", "pid": where[device], "tid": device}
+        yield {**thread, "name": "thread_name", "args": {"name": str(uuid)}}
+        yield {**thread, "name": "thread_sort_index", "args": {"sort_index": device}}
 
 
 def slices(study, phase, first, last):
-    """Complete events in microseconds. A device's expert part ends when it arrived; dispatch lies before, wait behind."""
+    """Complete events in microseconds. A device's expert part ends when it arrived; dispatch lies before it."""
     where = _processes(study, phase)
     selection = np.s_[:, first:last, :]
     durations = {name: phase.array(field, selection) for name, field in PARTS}
@@ -121,7 +123,8 @@ def step_range(text):
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="timeline.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(prog="timeline.py", description=__doc__,
+                                     formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("directory", metavar="DIR", help="a folder that `moevar run` has written")
     parser.add_argument("--phase", type=int, required=True, metavar="N")
     parser.add_argument("--steps", type=step_range, metavar="A:B")
@@ -136,7 +139,8 @@ def main():
         print(f"timeline.py: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"timeline.py: {error.filename}: {error.strerror}; a folder that can be written is needed", file=sys.stderr)
+        print(f"timeline.py: {error.filename}: {error.strerror}; a folder that can be written is needed",
+              file=sys.stderr)
         return 2
     print(f"{out}: {events} events")
     return 0

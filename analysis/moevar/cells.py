@@ -1,5 +1,6 @@
 """A study's phases by their factors, and what several figures compute of them. Times in ns unless a name says else."""
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,6 +112,11 @@ def ratio_interval(repeats, numerator, denominator):
     return intervals.Estimate(value, value - half, value + half, count, f"{count} repeats on other devices")
 
 
+def ends(estimate, scale=1.0):
+    """(low, high) of an Estimate, scaled; (None, None) where it has no interval."""
+    return tuple(None if end is None else scale * end for end in (estimate.low, estimate.high))
+
+
 def shifted(estimate, by, scale=1.0):
     """scale x estimate + by, with its interval."""
     ends = (None if end is None else scale * end + by for end in (estimate.low, estimate.high))
@@ -158,6 +164,7 @@ class FleetTimes:
     state: dict
 
 
+@functools.lru_cache(maxsize=64)
 def fleet_times(study, condition):
     """FleetTimes of a condition: of the fleet size that shows most devices, each device as its first phase has it.
 

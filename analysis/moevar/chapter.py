@@ -24,7 +24,8 @@ SECTIONS = (
     ("causes", "The split of causes",
      "The tax taken apart: run noise, skewed routing, unequal hardware, and what the last two do together.", (causes,)),
     ("step", "One slow step", "Who did what when, and who waited for whom.", (slow_step,)),
-    ("prediction", "Predicted against achieved", "What a placement was promised to take, and what it took.", (prediction,)),
+    ("prediction", "Predicted against achieved", "What a placement was promised to take, and what it took.",
+     (prediction,)),
     ("drift", "Drift and recovery", "Layer times through the run, and the devices' sensors.", (drift, sensors)),
 )
 
@@ -35,7 +36,7 @@ def command(study):
 
 
 def build(study, prefix, keep):
-    """HTML of a study's chapter. prefix goes before anchors and figure names; keep(study, drawing) -> HTML of a figure."""
+    """HTML of a study's chapter. prefix goes before anchors; keep(study, drawing) hands back a figure's HTML."""
     parts = [head(study, prefix)]
     for anchor, title, lead, modules in SECTIONS:
         parts += [page.heading(2, title, f"{prefix}{anchor}"), page.paragraph(lead)]
@@ -58,21 +59,21 @@ def head(study, prefix=""):
     """Who made these numbers, of what, when; and what is missing."""
     written = datetime.datetime.fromtimestamp(study.path.stat().st_mtime, datetime.timezone.utc)
     config = study.config
-    model, fleet = config.get("model", {}), config.get("fleet", {})
+    plan, model, fleet = (config.get(section, {}) for section in ("study", "model", "fleet"))
     names = list(dict.fromkeys(study.fleet["name"])) if "name" in study.fleet else []
     phases = study.phases
     steps = sorted({phase.steps for phase in phases})
     rows = [
         ("devices", f"{study.device}: {', '.join(names) or 'none known'}; {len(study.fleet)} of them"),
         ("times", _clock(study)),
-        ("model", f"{model.get('preset') or 'own shape'}: {model.get('experts', '?')} experts, top {model.get('top_k', '?')}, "
-                  f"hidden {model.get('hidden', '?')}, {_span([phase.layers for phase in phases])} MoE layers"),
+        ("model", f"{model.get('preset') or 'own shape'}: {model.get('experts', '?')} experts, "
+                  f"top {model.get('top_k', '?')}, hidden {model.get('hidden', '?')}, "
+                  f"{_span([phase.layers for phase in phases])} MoE layers"),
         ("workload", ", ".join(f"{key} {value}" for key, value in config.get("workload", {}).items() if value != "")),
         ("fleet sizes", ", ".join(str(size) for size in cells.sizes(phases)) or str(fleet.get("devices", "?"))),
         ("conditions", "; ".join(condition.label for condition in cells.conditions(phases)) or "none"),
         ("policies", ", ".join(cells.policies(study, phases))),
-        ("repeats, order", f"{config.get('study', {}).get('repeats', '?')}, {config.get('study', {}).get('order', '?')}; "
-                           f"seed {config.get('study', {}).get('seed', '?')}"),
+        ("repeats, order", f"{plan.get('repeats', '?')}, {plan.get('order', '?')}; seed {plan.get('seed', '?')}"),
         ("steps", f"{', '.join(map(str, steps)) or 'none'} a phase; stop_reason {_stops(phases)}"),
         ("phases", f"{len(phases)} of {study.planned}" + ("" if study.complete else "; not complete")),
         ("written", f"{written:%Y-%m-%d %H:%M} UTC by moevar {study.version}, schema 1"),
@@ -132,11 +133,13 @@ def outlier_table(study):
         total += len(late)
         for device in late[:10]:
             about = study.fleet.iloc[fleet.rows[device]]
-            rows.append((str(about["uuid"]), about["host"], condition.label, f"{fleet.relative[device]:.4f}", f"{limit:.4f}",
-                         *(_plain(fleet.state[name][device]) for name in ("sm_clock_mhz", "temperature_c", "power_w"))))
+            rows.append((str(about["uuid"]), about["host"], condition.label, f"{fleet.relative[device]:.4f}",
+                         f"{limit:.4f}", *(_plain(fleet.state[name][device])
+                                           for name in ("sm_clock_mhz", "temperature_c", "power_w"))))
     if not rows:
         return page.paragraph("No device is an outlier by the rule above.")
-    caption = f"Outliers: {total} over the conditions" + (f", the slowest {len(rows)} shown" if len(rows) < total else "")
+    shown = f", the slowest {len(rows)} shown" if len(rows) < total else ""
+    caption = f"Outliers: {total} over the conditions{shown}"
     return page.table(("UUID", "host", "condition", "time ÷ median", "limit", "clock MHz", "°C", "W"), rows, caption)
 
 
@@ -160,11 +163,16 @@ def policy_table(study):
                      _estimate(cells.idle_interval(repeats), 100, 2), change,
                      *(_estimate(intervals.quantile_series(layer, p), 1, 3)
                        for p in (intervals.MEDIAN, intervals.P90, intervals.P99)),
-                     f"{np.mean([phase.solve_ms for phase in repeats]):.1f}" if repeats[0].solve_ms is not None else "–"))
+                     _mean_text([phase.solve_ms for phase in repeats])))
     return page.table(("policy", "devices", "condition", "tax %", "idle %", "mean layer against base %", "median ms",
                        "p90 ms", "p99 ms", "solve ms"), rows,
-                      "In brackets 95 % intervals; none: the steps are too few to support one. Base: the first policy of "
-                      "as many devices and the same condition.")
+                      "In brackets 95 % intervals; none: the steps are too few to support one. Base: the first policy "
+                      "of as many devices and the same condition.")
+
+
+def _mean_text(values):
+    """Their mean; a dash where one is not known."""
+    return "–" if None in values else f"{np.mean(values):.1f}"
 
 
 def _estimate(estimate, scale, digits, sign=""):

@@ -10,7 +10,8 @@ CSS = """
 body { margin: 0 auto; max-width: 76rem; padding: 1rem; color: var(--ink); background: #fff;
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; overflow-wrap: anywhere; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: .5rem 0; }
-h2 { font-size: 1.25rem; line-height: 1.3; margin: 2.5rem 0 .5rem; padding-top: .75rem; border-top: 2px solid var(--ink); }
+h2 { font-size: 1.25rem; line-height: 1.3; margin: 2.5rem 0 .5rem; padding-top: .75rem;
+  border-top: 2px solid var(--ink); }
 h3 { font-size: 1rem; line-height: 1.35; margin: 0 0 .5rem; }
 p { margin: .5rem 0; max-width: 46rem; }
 a { color: var(--accent); }
@@ -63,8 +64,8 @@ def table(columns, rows, caption=None, numbers=True):
     body = []
     for name, *rest in rows:
         kind = " class=\"number\"" if numbers else ""
-        body.append(f"<tr><th scope=\"row\">{text(name)}</th>" + "".join(f"<td{kind}>{text(cell)}</td>" for cell in rest)
-                    + "</tr>")
+        cells = "".join(f"<td{kind}>{text(cell)}</td>" for cell in rest)
+        body.append(f"<tr><th scope=\"row\">{text(name)}</th>{cells}</tr>")
     title = f"<caption>{text(caption)}</caption>" if caption else ""
     top = f"<thead><tr>{head}</tr></thead>" if columns else ""
     return f"<div class=\"table\"><table>{title}{top}<tbody>{''.join(body)}</tbody></table></div>"
@@ -82,7 +83,8 @@ def figure(identity, title, caption, picture, command=None):
     """picture: SVG text, or PNG bytes. command: what made the data."""
     data = f" Data: <code>{text(command)}</code>" if command else ""
     inside = _inline_svg(identity, title, picture) if isinstance(picture, str) else _inline_png(title, picture)
-    return f'<figure id="{identity}"><h3>{text(title)}</h3>{inside}<figcaption>{text(caption)}{data}</figcaption></figure>'
+    return (f'<figure id="{identity}"><h3>{text(title)}</h3>{inside}'
+            f"<figcaption>{text(caption)}{data}</figcaption></figure>")
 
 
 def _inline_svg(identity, title, svg):
@@ -90,7 +92,8 @@ def _inline_svg(identity, title, svg):
     svg = re.sub(r"\bid=\"([^\"]+)\"", rf'id="{identity}-\1"', svg)
     svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{identity}-\1)", svg)
     svg = re.sub(r"((?:xlink:)?href)=\"#([^\"]+)\"", rf'\1="#{identity}-\2"', svg)
-    svg = re.sub(r"^<svg([^>]*?) width=\"[^\"]*\"", r"<svg\1", re.sub(r"^<svg([^>]*?) height=\"[^\"]*\"", r"<svg\1", svg))
+    for size in ("width", "height"):
+        svg = re.sub(rf"^<svg([^>]*?) {size}=\"[^\"]*\"", r"<svg\1", svg)
     return svg.replace("<svg", f"<svg role=\"img\" aria-label=\"{text(title)}\"", 1)
 
 

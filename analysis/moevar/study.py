@@ -179,9 +179,9 @@ class Phase:
 
 
 def curves_at(tokens, time_us, at):
-    """Speed curves [D, P] read at a number of tokens: [D] f8 µs; linear, from (0, 0), beyond the end with the last slope.
+    """Speed curves [D, P] read at a number of tokens: [D] f8 µs.
 
-    Shorter curves are padded with NaN at their end.
+    Linear between points and from (0, 0), and on from the last with the last slope. Shorter curves end in NaN.
     """
     start = np.zeros((len(tokens), 1))
     xs, ys = np.concatenate([start, tokens], axis=1), np.concatenate([start, time_us], axis=1)
@@ -259,8 +259,9 @@ class StudyFile:
         attrs = {name: file.attrs[name] for name in ROOT_ATTRIBUTES}
         problems = []
         study = cls(path=path, name=str(attrs["study"]), device=str(attrs["device"]),
-                    planned=int(attrs["planned_phases"]), complete=bool(attrs["complete"]), toml=str(attrs["study_toml"]),
-                    config=_parsed(attrs["study_toml"], problems), sha256=str(attrs["study_sha256"]),
+                    planned=int(attrs["planned_phases"]), complete=bool(attrs["complete"]),
+                    toml=str(attrs["study_toml"]), config=_parsed(attrs["study_toml"], problems),
+                    sha256=str(attrs["study_sha256"]),
                     version=str(attrs["moevar_version"]), fleet=_read_fleet(file, problems), phases=[],
                     summary=_read_summary(path.parent / "summary.json", problems), problems=problems, _files=[file])
         study._read_phases(file)
@@ -285,6 +286,18 @@ class StudyFile:
             except (StudyError, KeyError, OSError, RuntimeError, ValueError) as error:
                 self.problems.append(f"phase {name} is damaged and left out ({_reason(error)})")
         self._name_what_is_missing(found)
+        self._complete_fleet()
+
+    def _complete_fleet(self):
+        """Damage to /fleet costs names alone: every device of a phase has a row, with every column."""
+        rows = max((int(phase.device_rows.max()) + 1 for phase in self.phases if phase.device_rows.size), default=0)
+        if rows > len(self.fleet):
+            self.problems.append(f"/fleet has {len(self.fleet)} rows for {rows} devices")
+            self.fleet = self.fleet.reindex(range(rows))
+        for column in FLEET_COLUMNS:
+            if column not in self.fleet:
+                self.fleet[column] = "unknown"
+        self.fleet = self.fleet.fillna("unknown")
 
     def _read_unlisted(self, path, found):
         try:
@@ -302,9 +315,6 @@ class StudyFile:
                                  f"{'is' if len(missing) == 1 else 'are'} missing: {_ranges(missing)}")
         if not self.complete:
             self.problems.append("complete = 0: the run did not finish, or is still going on")
-        rows = len(self.fleet)
-        if any(phase.device_rows.size and int(phase.device_rows.max()) >= rows for phase in self.phases):
-            self.problems.append(f"/fleet has {rows} rows, fewer than the phases' devices")
 
     def cell(self, phase):
         """The phase's entry in summary.json, or None."""
@@ -350,7 +360,7 @@ def _read_fleet(file, problems):
     for name in FLEET_COLUMNS:
         try:
             values = file["fleet"][name][...]
-            columns[name] = np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
+            columns[name] = pd.Series(np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values)
         except (KeyError, OSError, RuntimeError) as error:
             problems.append(f"/fleet/{name} cannot be read ({_reason(error)})")
     return pd.DataFrame(columns)

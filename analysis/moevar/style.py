@@ -34,8 +34,9 @@ CONDITION_MARKERS = "oD^svPX*"
 matplotlib.rcParams.update({
     "font.size": 8.5, "axes.labelsize": 8.5, "axes.titlesize": 8.5, "xtick.labelsize": 8, "ytick.labelsize": 8,
     "legend.fontsize": 8, "font.family": "DejaVu Sans", "axes.spines.top": False, "axes.spines.right": False,
-    "axes.linewidth": 0.7, "axes.edgecolor": "#444444", "axes.grid": True, "grid.color": "#E6E6E6", "grid.linewidth": 0.6,
-    "axes.axisbelow": True, "xtick.major.size": 2.5, "ytick.major.size": 2.5, "legend.frameon": False,
+    "axes.linewidth": 0.7, "axes.edgecolor": "#444444", "axes.grid": True, "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.6, "axes.axisbelow": True, "xtick.major.size": 2.5, "ytick.major.size": 2.5,
+    "legend.frameon": False,
     "axes.titlelocation": "left", "axes.titleweight": "bold", "svg.fonttype": "path", "svg.hashsalt": "moevar",
     "figure.dpi": 100, "savefig.dpi": 200, "axes.formatter.useoffset": False, "hatch.linewidth": 0.6,
 })

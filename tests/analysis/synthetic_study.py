@@ -86,10 +86,11 @@ class Writer:
         group.attrs.update({
             "index": np.int64(index), "repeat": np.int64(repeat), "devices": np.int64(devices), "power_cap_w": cap,
             "heat": "soaked", "workload": "synthetic", "policy": policy, "first_step": np.int64(2),
-            "tokens_per_step": np.int64(TOKENS * devices // 8), "timer": "virtual", "sync": "virtual", "summary": "none",
-            "quantile": "nearest_rank", "clock_residual_ns": np.int64(0), "reference_error": 0.0,
-            "moved_experts": np.int64(0), "moved_bytes": np.int64(0), "scaling": "weak", "experts": np.int64(devices * 32),
-            "even_load": np.int64(even), "equal_fleet": np.int64(equal), "stop_reason": "precision"})
+            "tokens_per_step": np.int64(TOKENS * devices // 8), "timer": "virtual", "sync": "virtual",
+            "summary": "none", "quantile": "nearest_rank", "clock_residual_ns": np.int64(0), "reference_error": 0.0,
+            "moved_experts": np.int64(0), "moved_bytes": np.int64(0), "scaling": "weak",
+            "experts": np.int64(devices * 32), "even_load": np.int64(even), "equal_fleet": np.int64(equal),
+            "stop_reason": "precision"})
         group["devices"] = rows
         layer = self._layers(group, relative, policy, even)
         self._placement(group, devices)
@@ -146,7 +147,8 @@ class Writer:
     @staticmethod
     def _telemetry(group, relative, cap):
         telemetry, devices = group.create_group("telemetry"), len(relative)
-        telemetry.attrs.update({"caps": "model", "sensors": "model", "cap_changes": "", "heat_s": 60.0, "window_s": 60.0})
+        telemetry.attrs.update({"caps": "model", "sensors": "model", "cap_changes": "", "heat_s": 60.0,
+                                "window_s": 60.0})
         for name, values in {
             "requested_cap_w": np.full(devices, cap), "enforced_cap_w": np.full(devices, cap),
             "default_cap_w": np.full(devices, 700.0), "min_cap_w": np.full(devices, 200.0),
@@ -171,5 +173,5 @@ class Writer:
             "straggler_tax": float(layer["layer_ns"].sum() * devices / layer["busy_sum_ns"].sum() - 1),
             "load_imbalance": float((layer["tokens_max"] * devices / layer["tokens_sum"]).mean()),
             "idle_fraction": float(layer["wait_sum_ns"].sum() / (devices * layer["layer_ns"].sum())),
-            "gap_us": {"median": nearest_rank(gap, 50), "p90": nearest_rank(gap, 90)}, "solve_ms": 1.0, "migrate_ms": 0.0,
-            "predicted_layer_us": 55.0, "lower_bound_layer_us": 51.0})
+            "gap_us": {"median": nearest_rank(gap, 50), "p90": nearest_rank(gap, 90)}, "solve_ms": 1.0,
+            "migrate_ms": 0.0, "predicted_layer_us": 55.0, "lower_bound_layer_us": 51.0})

@@ -30,6 +30,15 @@ class Drawing:
     raster: bool = False
 
 
+def pages(name, panels, limit, draw):
+    """A Drawing for every `limit` panels, so that none grows beyond a screen or two: NAME, NAME-2, …
+
+    draw(name, panels) makes one of some of the panels.
+    """
+    parts = [panels[first:first + limit] for first in range(0, len(panels), limit)]
+    return [draw(name if i == 0 else f"{name}-{i + 1}", part) for i, part in enumerate(parts)]
+
+
 def generator(name):
     """Random numbers for one figure's intervals: the same report from the same data."""
     return np.random.default_rng(zlib.crc32(name.encode()))
@@ -43,5 +52,5 @@ def with_interval(estimate, scale=1.0, digits=1, unit=""):
     """`2.0 % (1.9 to 2.1 %)`; without an interval it says so."""
     text = f"{estimate.value * scale:.{digits}f}{unit}"
     if estimate.low is None or estimate.high is None:
-        return text + f" ({estimate.method})" if estimate.method == "not supported by n" else text
+        return f"{text} (too few steps for an interval)"
     return f"{text} ({estimate.low * scale:.{digits}f} to {estimate.high * scale:.{digits}f}{unit})"

@@ -38,9 +38,9 @@ def draw(study):
     anew = [row for row in numbers if row["solved_anew_by"]]
     title = (f"Placements were solved anew before {len(anew)} of {len(numbers)} phases"
              + (f", {_most(anew)}" if anew else ""))
-    caption = ("One point per step: the mean time of its layers (of many steps an even sample). Dotted lines: phases of "
-               "one placement. Marks on top: before that phase the placement no longer fitted and was solved anew, and "
-               "what showed it (solved_because).")
+    caption = ("One point per step: the mean time of its layers (of many steps an even sample). Dotted lines: phases "
+               "of one placement. Marks on top: before that phase the placement no longer fitted and was solved anew, "
+               "and what showed it (solved_because).")
     return [Drawing("drift", title, caption, numbers, figure)]
 
 
@@ -75,5 +75,6 @@ def _draw_series(axis, phases, looks):
     low, high = axis.get_ylim()
     axis.set_ylim(low, high + 0.12 * (high - low))
     for x, why in tops:
-        axis.plot([x], [high + 0.07 * (high - low)], color=ANEW[why][0], marker=ANEW[why][1], markersize=5, clip_on=False)
+        colour, marker = ANEW[why]
+        axis.plot([x], [high + 0.07 * (high - low)], color=colour, marker=marker, markersize=5, clip_on=False)
     return rows

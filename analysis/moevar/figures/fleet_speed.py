@@ -7,6 +7,7 @@ from moevar.figures import Drawing, NotCarried, percent
 
 POINTS_IN_SVG = 3000
 NAMED = 3
+CIRCLED = 50
 
 
 def draw(study):
@@ -20,10 +21,8 @@ def draw(study):
         late, limit = cells.outliers(fleet.relative)
         colour, marker = style.condition_look(place)
         _strip(axis, place, fleet.relative, late, colour, marker)
-        for device in late[:NAMED]:
-            axis.annotate(str(study.fleet["uuid"].iloc[fleet.rows[device]]).split("-")[-1],
-                          (fleet.relative[device], place), xytext=(0, 7), textcoords="offset points", fontsize=7,
-                          ha="center")
+        if len(late) <= CIRCLED:
+            _name(axis, place, study, fleet, late[:NAMED])
         numbers.append(_row(study, fleet, late, limit))
     style.names_down(axis, [fleet.condition.label for fleet in fleets])
     axis.set_xlabel("time for the same work ÷ median of the fleet, 1")
@@ -31,10 +30,10 @@ def draw(study):
     spread = max(numbers, key=lambda row: row["cv"])
     title = (f"{count} {cells.nouns(study)} differ by a CV of {percent(spread['cv'], 2)}; the slowest takes "
              f"{worst['max_over_median']:.3f} × the median's time ({worst['label']})")
-    caption = (f"One point per device: its expert time at {fleets[0].tokens:.0f} tokens by the speed model, "
-               "f_d(n), over the median of the devices. Box: quartiles and median; whiskers: 5th and 95th percentile. "
-               f"Circled: slower than median + {cells.OUTLIER_MADS} × {cells.MAD_SCALE} × MAD; the {NAMED} slowest with "
-               "the end of their UUID. Heights within a row have no meaning.")
+    caption = (f"One point per device: its expert time at {fleets[0].tokens:.0f} tokens by the speed model, f_d(n), "
+               "over the median of the devices. Box: quartiles and median; whiskers: 5th and 95th percentile. Circled: "
+               f"slower than median + {cells.OUTLIER_MADS} × {cells.MAD_SCALE} × MAD; the slowest with the end of "
+               f"their UUID, none where there are more than {CIRCLED}. Heights within a row have no meaning.")
     return [Drawing("fleet-speed", title, caption, numbers, figure, raster=count > POINTS_IN_SVG)]
 
 
@@ -43,13 +42,24 @@ def _strip(axis, place, relative, late, colour, marker):
     heights = place + 0.10 + style.jitter(len(relative), 0.36)
     axis.scatter(relative, heights, s=size, c=colour, marker=marker if len(relative) <= 64 else ".",
                  linewidths=0, alpha=1 if len(relative) <= 64 else 0.5)
-    if len(late) <= 200:
+    if len(late) <= CIRCLED:
         axis.scatter(relative[late], heights[late], s=40, facecolors="none", edgecolors=style.VERMILION, linewidths=0.8)
     if len(relative) >= 5:
         low, q1, median, q3, high = np.quantile(relative, [0.05, 0.25, 0.5, 0.75, 0.95], method="inverted_cdf")
         axis.bxp([{"whislo": low, "q1": q1, "med": median, "q3": q3, "whishi": high}], [place - 0.26], vert=False,
                  widths=0.16, showfliers=False, boxprops={"linewidth": 0.8}, medianprops={"color": style.BLACK},
                  whiskerprops={"linewidth": 0.8}, capprops={"linewidth": 0.8})
+
+
+def _name(axis, place, study, fleet, late):
+    """The end of the UUID above a device, slowest first; none where the one before would be covered."""
+    room, last = 0.07 * float(np.ptp(fleet.relative)), np.inf
+    for device in late:
+        time = float(fleet.relative[device])
+        if last - time > room:
+            name = str(study.fleet["uuid"].iloc[fleet.rows[device]]).split("-")[-1]
+            axis.annotate(name, (time, place), xytext=(0, 8), textcoords="offset points", fontsize=7, ha="center")
+            last = time
 
 
 def _row(study, fleet, late, limit):

@@ -1,6 +1,7 @@
 """Why devices differ: each device's time beside its clock, temperature and power."""
 
 import numpy as np
+from scipy import stats
 
 from moevar import cells, style
 from moevar.figures import Drawing, NotCarried
@@ -24,11 +25,13 @@ def draw(study):
         for fleet, (colour, marker) in zip(fleets, looks):
             values = fleet.state[name]
             many = len(values) > 64
-            axis.scatter(values, fleet.relative, s=(2 if len(values) > POINTS_IN_SVG else 12) if many else 16, c=colour, marker="." if many else marker,
-                         linewidths=0, alpha=0.5 if many else 1)
+            size = 16 if not many else 12 if len(values) <= POINTS_IN_SVG else 2
+            axis.scatter(values, fleet.relative, s=size, c=colour, marker="." if many else marker, linewidths=0,
+                         alpha=0.5 if many else 1)
             correlation = _rank_correlation(values, fleet.relative)
             numbers.append({**fleet.condition.factors, "devices": fleet.devices, "what": name,
-                            "phases": [phase.index for phase in fleet.phases], "rank_correlation_with_time": correlation,
+                            "phases": [phase.index for phase in fleet.phases],
+                            "rank_correlation_with_time": correlation,
                             "median": float(np.nanmedian(values)) if np.isfinite(values).any() else None,
                             "cv": cells.cv(values[np.isfinite(values)]) if np.isfinite(values).sum() > 1 else None})
             if name == "sm_clock_mhz" and correlation is not None:
@@ -37,10 +40,11 @@ def draw(study):
         axis.set_ylabel("time ÷ median")
     title = "Devices' time beside their clock, temperature and power"
     if correlations:
-        title = (f"{'Slow devices are those with low clocks' if max(correlations) < -0.5 else 'Clock alone does not explain time'}"
-                 f": rank correlation of time and clock {_span(correlations)}")
-    caption = ("One point per device and condition: relative expert time (previous figure) against what its sensors showed "
-               "before the phase's steps. Of kind model, clock and power are those under a dense GEMM.")
+        finding = "Slow devices are those with low clocks" if max(correlations) < -0.5 else (
+            "Clock alone does not explain time")
+        title = (f"{finding}: rank correlation of time and clock {_span(correlations)}")
+    caption = ("One point per device and condition: relative expert time (previous figure) against what its sensors "
+               "showed before the phase's steps. Of kind model, clock and power are those under a dense GEMM.")
     return [Drawing("fleet-state", title, caption, numbers, figure,
                     raster=max(len(fleet.rows) for fleet in fleets) > POINTS_IN_SVG)]
 
@@ -52,7 +56,6 @@ def _span(values):
 
 def _rank_correlation(values, times):
     """Spearman's; None where fewer than 3 devices are known or one of both does not vary."""
-    from scipy import stats
     known = np.isfinite(values)
     if known.sum() < 3 or np.ptp(values[known]) == 0 or np.ptp(times[known]) == 0:
         return None

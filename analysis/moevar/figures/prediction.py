@@ -26,7 +26,8 @@ def draw(study):
         axis.set_title(f"{devices} devices")
         axis.set_ylabel("achieved, ms")
     axes[-1].set_xlabel("predicted expert time of the slowest device, ms")
-    errors = {policy: np.concatenate([row["errors"] for row in numbers if row["policy"] == policy]) for policy in policies}
+    errors = {policy: np.concatenate([row["errors"] for row in numbers if row["policy"] == policy])
+              for policy in policies}
     worst = max(errors, key=lambda policy: abs(np.median(errors[policy])))
     best = min(errors, key=lambda policy: abs(np.median(errors[policy])))
     title = f"Layers under {worst} took {100 * np.median(errors[worst]):+.1f} % against their prediction in the median"
@@ -34,9 +35,9 @@ def draw(study):
         title += f", under {best} {100 * np.median(errors[best]):+.1f} %"
     for row in numbers:
         del row["errors"]
-    caption = ("One point per layer and phase: the slowest device's expert time as the speed models predicted it for the loads "
-               "that the policy planned with, and its mean over the phase's steps (other steps, of the same workload). On the "
-               "diagonal both agree; above it the loads or the devices had moved.")
+    caption = ("One point per layer and phase: the slowest device's expert time as the speed models predicted it for "
+               "the loads that the policy planned with, and its mean over the phase's steps (other steps, of the same "
+               "workload). On the diagonal both agree; above it the loads or the devices had moved.")
     return [Drawing("prediction", title, caption, numbers, figure)]
 
 

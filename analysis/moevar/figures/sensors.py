@@ -26,8 +26,8 @@ def draw(study):
     axes[-1].set_xlabel("time on the clock of the timelines, s")
     title = _title(numbers)
     caption = (f"The first phase of each condition. Up to {LINES} devices: a line each between samples at "
-               f"{study.config.get('record', {}).get('telemetry_hz', 0):g} Hz; more: the median, and the 5th to 95th percentile "
-               "shaded. The power sensor averages and lags.")
+               f"{study.config.get('record', {}).get('telemetry_hz', 0):g} Hz; more: the median, and the 5th to 95th "
+               "percentile shaded. The power sensor averages and lags.")
     return [Drawing("sensors", title, caption, numbers, figure)]
 
 
@@ -47,11 +47,13 @@ def _series(axis, phase, name, colour):
     starts = [values[device, 0] for device in filled]
     ends = [values[device, readings[device] - 1] for device in filled]
     return {**phase.factors, "what": name, "readings": int(readings.sum()), "first_median": float(np.median(starts)),
-            "last_median": float(np.median(ends)), "lowest": float(np.nanmin(values)), "highest": float(np.nanmax(values))}
+            "last_median": float(np.median(ends)), "lowest": float(np.nanmin(values)),
+            "highest": float(np.nanmax(values))}
 
 
 def _title(numbers):
     heat = [row for row in numbers if row["what"] == "temperature_c"]
     row = max(heat, key=lambda row: abs(row["last_median"] - row["first_median"]))
-    return (f"Through a phase the median temperature goes from {row['first_median']:.1f} to {row['last_median']:.1f} °C "
-            f"({row['heat']}, {'own limit' if row['power_cap_w'] is None else format(row['power_cap_w'], 'g') + ' W'})")
+    return (f"Through a phase the median temperature goes from {row['first_median']:.1f} to {row['last_median']:.1f} "
+            f"°C ({row['heat']}, "
+            f"{'own limit' if row['power_cap_w'] is None else format(row['power_cap_w'], 'g') + ' W'})")

@@ -18,16 +18,17 @@ def fleets(runs):
         colour, marker = style.condition_look(names.index(name))
         late, _ = cells.outliers(fleet.relative)
         _strip(axis, place, fleet.relative, late, colour, marker)
-        numbers.append({"run": name, **fleet.condition.factors, "devices": fleet.devices, "devices_known": len(fleet.rows),
-                        "phases": [phase.index for phase in fleet.phases], "cv": cells.cv(fleet.relative),
+        numbers.append({"run": name, **fleet.condition.factors, "devices": fleet.devices,
+                        "devices_known": len(fleet.rows), "phases": [phase.index for phase in fleet.phases],
+                        "cv": cells.cv(fleet.relative),
                         "max_over_median": float(fleet.relative.max()), "outliers": len(late)})
     style.names_down(axis, [f"{name}\n{len(fleet.rows)} at {fleet.condition.label}" for name, fleet in found])
     axis.set_xlabel("time for the same work ÷ median of the run's devices, 1")
     widest, least = max(numbers, key=lambda row: row["cv"]), min(numbers, key=lambda row: row["cv"])
     title = (f"Devices differ most in {widest['run']} (CV {percent(widest['cv'], 2)}), least in {least['run']} "
              f"({percent(least['cv'], 2)})")
-    caption = ("One point per device, relative to the median of its own run and condition; boxes: quartiles, whiskers: 5th and "
-               "95th percentile; circled: outliers by the rule of each run's own chapter.")
+    caption = ("One point per device, relative to the median of its own run and condition; boxes: quartiles, whiskers: "
+               "5th and 95th percentile; circled: outliers by the rule of each run's own chapter.")
     return Drawing("side-by-side-fleets", title, caption, numbers, figure,
                    raster=max(len(fleet.rows) for _, fleet in found) > POINTS_IN_SVG)
 
@@ -51,14 +52,14 @@ def taxes(runs):
         for policy, estimate in rows:
             colour, marker = style.look(policy)
             y = place + style.dodge(policies.index(policy), len(policies), 0.6)
-            low, high = (None if end is None else 100 * end for end in (estimate.low, estimate.high))
-            style.error_bar(axis, 100 * estimate.value, y, low, high, colour, horizontal=True)
+            style.error_bar(axis, 100 * estimate.value, y, *cells.ends(estimate, 100), colour, horizontal=True)
             axis.plot([100 * estimate.value], [y], marker=marker, color=colour, markersize=4.5)
     style.names_down(axis, [f"{name}\n{devices} at {condition.label}" for name, devices, condition in groups])
     axis.set_xlabel("straggler tax, %")
     style.from_zero(axis, "x")
     high = max(numbers, key=lambda row: row["value"])
-    title = f"Lock-step costs most in {high['run']}: {percent(high['value'])} under {high['policy']} on {high['devices']} devices"
-    caption = ("Straggler tax: Σ layer time × devices ÷ Σ busy time − 1 over all layer calls and repeats, with 95 % intervals "
-               "from the autocorrelated steps, or over repeats where each has other devices.")
+    title = (f"Lock-step costs most in {high['run']}: {percent(high['value'])} under {high['policy']} on "
+             f"{high['devices']} devices")
+    caption = ("Straggler tax: Σ layer time × devices ÷ Σ busy time − 1 over all layer calls and repeats, with 95 % "
+               "intervals from the autocorrelated steps, or over repeats where each has other devices.")
     return Drawing("side-by-side-taxes", title, caption, numbers, figure)

@@ -60,9 +60,9 @@ def _draw(study, phase, name):
     idle = float(parts["wait_ns"][:, first:last].sum() / (phase.devices * phase.layer_ns[step, first:last].sum()))
     title = (f"In the slowest step under {phase.policy}, all wait for device {culprit} in {waits[culprit]} of these "
              f"{last - first} layers, {100 * idle:.1f} % of all device time")
-    caption = (f"Phase {phase.name} ({phase.devices} devices, {cells.condition_of(phase).label}, repeat {phase.repeat}), step "
-               f"{step} of {phase.steps}: layers {first} to {last - 1}, around its slowest. ◂ marks the device that "
-               f"finished its experts last: the others' wait ends there. Device {culprit}: "
+    caption = (f"Phase {phase.name} ({phase.devices} devices, {cells.condition_of(phase).label}, repeat "
+               f"{phase.repeat}), step {step} of {phase.steps}: layers {first} to {last - 1}, around its slowest. ◂ "
+               f"marks the device that finished its experts last: the others' wait ends there. Device {culprit}: "
                f"{_uuid(study, phase, culprit) or 'not known'}.{note}")
     return Drawing(name, title, caption, numbers, figure)
 
@@ -82,7 +82,8 @@ def _devices(phase, expert_ns):
     rest = np.setdiff1d(np.arange(phase.devices), slowest)
     sample = rest[np.linspace(0, len(rest) - 1, DEVICES - len(slowest)).astype(int)]
     return (sorted(int(device) for device in {*slowest, *sample}),
-            f" Of {phase.devices} devices the {len(slowest)} with most expert time here, and an even sample of the others.")
+            f" Of {phase.devices} devices the {len(slowest)} with most expert time here, and an even sample of the "
+            "others.")
 
 
 def _bars(axis, parts, layer, shown, start):

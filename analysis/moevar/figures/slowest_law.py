@@ -4,8 +4,9 @@ import numpy as np
 from scipy import stats
 
 from moevar import cells, extremes, style
-from moevar.figures import Drawing, NotCarried, generator
+from moevar.figures import Drawing, NotCarried, generator, pages
 
+CONDITIONS = 3  # in one figure
 BEYOND = 2      # sizes past the largest observed one, each twice as large
 LAWS = (("exact", "exact order statistics", style.BLACK, "x", True),
         ("mixture", "bulk and outliers, fitted", style.PURPLE, "h", False),
@@ -23,31 +24,52 @@ def draw(study):
     if not panels:
         raise NotCarried("The law of the slowest device needs speed models of two devices or more: phases.profile, and "
                          "fleet.devices above 1.")
-    rng, policies = generator("slowest-law"), cells.policies(study, phases)
+    return pages("slowest-law", list(panels.items()), CONDITIONS,
+                 lambda name, part: _draw(study, phases, name, dict(part)))
+
+
+def _draw(study, phases, name, panels):
+    rng = generator(name)
     laws = {condition: law_of(fleet, _sizes(here), rng) for condition, (fleet, here) in panels.items()}
+    seen = {condition: _observations(study, here) for condition, (_, here) in panels.items()}
+    policies = cells.policies(study, [repeats[0] for rows in seen.values() for _, _, repeats, _ in rows])
     drawn = {row["law"] for rows in laws.values() for row in rows}
-    entries = [(label, colour, marker, filled) for name, label, colour, marker, filled in LAWS if name in drawn]
+    entries = [(label, colour, marker, filled) for law, label, colour, marker, filled in LAWS if law in drawn]
     entries += [(f"observed, {policy}", *style.look(policy), True) for policy in policies]
-    figure, axes = style.rows(2 * len(panels), 1.75, entries=entries)
+    each = 2 if policies else 1     # without observations there is no difference to show
+    figure, axes = style.rows(each * len(panels), 1.75, entries=entries)
     numbers = []
     for i, (condition, (fleet, here)) in enumerate(panels.items()):
-        numbers += _panel(study, axes[2 * i:2 * i + 2], condition, fleet, here, policies, laws[condition])
+        panel = axes[each * i:each * (i + 1)]
+        sizes = sorted({*cells.sizes(here), *(row["devices"] for row in laws[condition])})
+        exact = _draw_laws(panel[0], laws[condition], sizes)
+        numbers += [{**condition.factors, "what": "law", "devices_known": len(fleet.rows),
+                     "fleet_phases": [phase.index for phase in fleet.phases], **row} for row in laws[condition]]
+        numbers += [_draw_observed(panel, condition, row, exact, sizes, policies) for row in seen[condition]]
+        _label(panel, condition, sizes)
     axes[-1].set_xlabel("devices")
-    balanced = "Observed with all experts equally popular (even_load = 1). " if phases[0].even_load else (
-        "Observed with the study's own loads as the policies that look at loads balance them: what skew they leave, and run "
-        "noise, are in the difference. ")
-    caption = ("Upper panels: expert time of the slowest device over the mean of all − 1. Exact: of N devices drawn without "
-               "replacement from those known; fitted: a Gaussian bulk with outliers, and a generalised Pareto tail, with 95 % "
-               "intervals, also for fleets larger than any run. " + balanced + "Lower panels: observed − exact order statistics, "
-               "in points of per cent with 95 % intervals: what devices' lasting differences alone do not explain.")
-    warnings = dict.fromkeys(row["warning"] for row in numbers if row.get("warning"))
-    caption += "".join(f" Beware: {warning}." for warning in list(warnings)[-2:])
-    return [Drawing("slowest-law", _title(numbers), caption, numbers, figure)]
+    return Drawing(name, _title(numbers), _caption(numbers, bool(policies), phases[0].even_load), numbers, figure)
+
+
+def _caption(numbers, observed, even_load):
+    text = ("Expert time of the slowest device over the mean of all − 1. Exact: of N devices drawn without replacement "
+            "from those known; fitted: a Gaussian bulk with outliers (bars: 95 % intervals) and a generalised Pareto "
+            "tail, also for fleets larger than any run. ")
+    if observed:
+        text += "Observed with all experts equally popular (even_load = 1). " if even_load else (
+            "Observed with the study's own loads as the policies that look at loads balance them: what skew they "
+            "leave, and run noise, are in the difference. ")
+        text += ("Lower panels: observed − exact order statistics in points of per cent, with the observation's 95 % "
+                 "interval: what devices' lasting differences alone do not explain.")
+    else:
+        text += "Nothing observed stands beside it, for no sums of expert times per device were kept."
+    warnings = list(dict.fromkeys(row["warning"] for row in numbers if row.get("warning")))
+    return text + "".join(f" Beware: {warning}." for warning in warnings[-1:])
 
 
 def _observed_phases(study):
-    """Where the study ran with even loads, those phases show hardware and noise alone; else its own cells under policies
-    that look at loads, if it has any: without balance, skew hides the law."""
+    """Where the study ran with even loads, those phases show hardware and noise alone; else its own cells under
+    policies that look at loads, if it has any: without balance, skew hides the law."""
     even = [phase for phase in study.phases if phase.even_load and not phase.equal_fleet and phase.layer_ns.size]
     own = cells.measured(study)
     return even or [phase for phase in own if phase.policy not in cells.BLIND] or own
@@ -102,35 +124,34 @@ def _sizes(phases):
     return observed + [observed[-1] * 2 ** (i + 1) for i in range(BEYOND)]
 
 
-def _panel(study, axes, condition, fleet, phases, policies, laws):
-    upper, lower = axes
-    sizes = sorted({*cells.sizes(phases), *(row["devices"] for row in laws)})
-    numbers, exact = [], {}
+def _draw_laws(axis, laws, sizes):
+    """The laws' values with their intervals; those of the exact one by size."""
     for row in laws:
         place = [name for name, *_ in LAWS].index(row["law"])
         _, _, colour, marker, filled = LAWS[place]
-        x = sizes.index(row["devices"]) - 0.36 + 0.11 * place
-        style.error_bar(upper, x, 100 * row["value"], *(None if row[end] is None else 100 * row[end]
-                                                      for end in ("low", "high")), colour)
-        upper.plot([x], [100 * row["value"]], marker=marker, color=colour, markersize=5,
-                   markerfacecolor=colour if filled else "white")
-        if row["law"] == "exact":
-            exact[row["devices"]] = row["value"]
-        numbers.append({**condition.factors, "what": "law", "devices_known": len(fleet.rows),
-                        "fleet_phases": [phase.index for phase in fleet.phases], **row})
-    for _, devices, policy, repeats in cells.cells(study, phases):
-        estimate = _observed(repeats)
-        if estimate is None:
-            continue
-        x = sizes.index(devices) + 0.05 + style.dodge(policies.index(policy), len(policies), 0.28) + 0.12
-        numbers.append(_draw_observed(upper, lower, x, estimate, exact.get(devices), condition, devices, policy, repeats))
-    for axis, label in ((upper, "slowest ÷ mean − 1, %"), (lower, "observed − law, points")):
+        x, value = sizes.index(row["devices"]) - 0.36 + 0.11 * place, 100 * row["value"]
+        low, high = (None if row[end] is None else 100 * row[end] for end in ("low", "high"))
+        style.error_bar(axis, x, value, low, high, colour)
+        axis.plot([x], [value], marker=marker, color=colour, markersize=5,
+                  markerfacecolor=colour if filled else "white")
+    return {row["devices"]: row["value"] for row in laws if row["law"] == "exact"}
+
+
+def _label(panel, condition, sizes):
+    for axis, label in zip(panel, ("slowest ÷ mean − 1, %", "observed − law, points")):
         style.categories(axis, [str(size) for size in sizes])
         axis.set_ylabel(label)
-    upper.set_title(condition.label)
-    lower.axhline(0, color=style.GREY, linewidth=0.8)
-    style.from_zero(upper)
-    return numbers
+    panel[0].set_title(condition.label)
+    style.from_zero(panel[0])
+    for axis in panel[1:]:
+        axis.axhline(0, color=style.GREY, linewidth=0.8)
+
+
+def _observations(study, phases):
+    """(devices, policy, repeats, estimate) of every cell whose sums were kept."""
+    rows = [(devices, policy, repeats, _observed(repeats))
+            for _, devices, policy, repeats in cells.cells(study, phases)]
+    return [row for row in rows if row[3] is not None]
 
 
 def _observed(repeats):
@@ -142,18 +163,21 @@ def _observed(repeats):
     return cells.shifted(found, -1.0)
 
 
-def _draw_observed(upper, lower, x, estimate, law, condition, devices, policy, repeats):
+def _draw_observed(panel, condition, row, exact, sizes, policies):
+    """What was observed, above; and its difference from the law, below, where there is one. The row of numbers."""
+    upper, lower = panel
+    devices, policy, repeats, estimate = row
     colour, marker = style.look(policy)
-    low, high = (None if end is None else 100 * end for end in (estimate.low, estimate.high))
-    style.error_bar(upper, x, 100 * estimate.value, low, high, colour)
+    x = sizes.index(devices) + 0.17 + style.dodge(policies.index(policy), len(policies), 0.28)
+    style.error_bar(upper, x, 100 * estimate.value, *cells.ends(estimate, 100), colour)
     upper.plot([x], [100 * estimate.value], marker=marker, color=colour, markersize=4.5)
-    if law is not None:
-        style.error_bar(lower, x, 100 * (estimate.value - law), *(None if end is None else end - 100 * law
-                                                                for end in (low, high)), colour)
-        lower.plot([x], [100 * (estimate.value - law)], marker=marker, color=colour, markersize=4.5)
+    left = cells.shifted(estimate, -exact[devices]) if devices in exact else None
+    if left:
+        style.error_bar(lower, x, 100 * left.value, *cells.ends(left, 100), colour)
+        lower.plot([x], [100 * left.value], marker=marker, color=colour, markersize=4.5)
     return {**condition.factors, "what": "observed", "devices": devices, "policy": policy,
-            "even_load": repeats[0].even_load, "phases": [phase.index for phase in repeats], **cells.interval(estimate),
-            "minus_law": None if law is None else estimate.value - law}
+            "even_load": repeats[0].even_load, "phases": [phase.index for phase in repeats],
+            **cells.interval(estimate), "minus_law": left.value if left else None}
 
 
 def _title(numbers):
@@ -163,7 +187,8 @@ def _title(numbers):
     row = max(laws, key=lambda row: (row["devices"], row["value"]))
     seen = [other for other in numbers if other["what"] == "observed" and other["devices"] == row["devices"]
             and other["power_cap_w"] == row["power_cap_w"] and other["heat"] == row["heat"]]
-    text = f"By the devices' lasting differences alone the slowest of {row['devices']} takes {100 * row['value']:.1f} % over the mean"
+    text = (f"By the devices' lasting differences alone the slowest of {row['devices']} takes "
+            f"{100 * row['value']:.1f} % over the mean")
     if seen:
         least = min(seen, key=lambda other: other["value"])
         span = "" if least["low"] is None else f" ({100 * least['low']:.1f} to {100 * least['high']:.1f} %)"

@@ -9,11 +9,12 @@ from moevar.figures import Drawing, NotCarried, percent
 def draw(study):
     found = [c for c in cells.conditions(study.phases) if c.power_cap_w is not None]
     if len({condition.power_cap_w for condition in found}) < 2:
-        raise NotCarried("The spread against the power cap needs two caps or more: conditions.power_cap_w = [700, 500, 300], "
-                         "as in jobs/studies/spread-vs-cap.toml.")
+        raise NotCarried("The spread against the power cap needs two caps or more: conditions.power_cap_w = [700, 500, "
+                         "300], as in jobs/studies/spread-vs-cap.toml.")
     fleets = [fleet for fleet in (cells.fleet_times(study, condition) for condition in found) if fleet]
+    fleets = [fleet for fleet in fleets if len(fleet.rows) > 1]
     if not fleets:
-        raise NotCarried("No phase has a speed model, which every study with phases.profile makes.")
+        raise NotCarried("No phase has speed models of two devices or more, which phases.profile makes of every fleet.")
     caps = sorted({fleet.condition.power_cap_w for fleet in fleets}, reverse=True)
     others = list(dict.fromkeys((f.condition.heat, f.condition.workload, f.condition.scaling) for f in fleets))
     entries = [(_name(other), *style.condition_look(i), True) for i, other in enumerate(others)]
@@ -38,14 +39,14 @@ def draw(study):
         style.categories(axis, [f"{cap:g}" for cap in caps])
         axis.set_ylabel(label)
     style.from_zero(axes[0])
-    axes[1].set_ylim(1.0, 1 + 1.12 * (max(row["max_over_median"] for row in numbers) - 1) or None)
+    axes[1].set_ylim(1.0, 1 + 1.12 * max(max(row["max_over_median"] for row in numbers) - 1, 1e-3))
     axes[1].set_xlabel("power cap, W")
     first, last = (next(row for row in numbers if row["power_cap_w"] == cap) for cap in (caps[0], caps[-1]))
-    title = (f"From {caps[0]:g} to {caps[-1]:g} W the devices' times go from a CV of {percent(first['cv_of_time'], 2)} to "
-             f"{percent(last['cv_of_time'], 2)}, the slowest from {first['max_over_median']:.3f} to "
+    title = (f"From {caps[0]:g} to {caps[-1]:g} W the devices' times go from a CV of {percent(first['cv_of_time'], 2)} "
+             f"to {percent(last['cv_of_time'], 2)}, the slowest from {first['max_over_median']:.3f} to "
              f"{last['max_over_median']:.3f} × the median")
-    caption = (f"{max(row['devices_known'] for row in numbers)} devices; expert time at {fleets[0].tokens:.0f} tokens by the "
-               "speed model of each condition. CV: sample standard deviation ÷ mean over devices.")
+    caption = (f"{max(row['devices_known'] for row in numbers)} devices; expert time at {fleets[0].tokens:.0f} tokens "
+               "by the speed model of each condition. CV: sample standard deviation ÷ mean over devices.")
     return [Drawing("spread-cap", title, caption, numbers, figure)]
 
 

@@ -1,39 +1,57 @@
 """Straggler tax and idle share of the policies side by side."""
 
 from moevar import cells, style
-from moevar.figures import Drawing, NotCarried, percent
+from moevar.figures import Drawing, NotCarried, pages, percent
+
+
+PANELS = 8
+ENTRIES = [("straggler tax", style.BLUE, "o", True), ("idle share of device time", style.ORANGE, "D", False)]
 
 
 def draw(study):
     phases = cells.measured(study)
     if not phases:
         raise NotCarried("No phase has measured steps (phases.steps > 0).")
-    panels, numbers = {}, []
+    panels = {}
     for condition, devices, policy, repeats in cells.cells(study, phases):
-        tax, idle = cells.tax_interval(repeats), cells.idle_interval(repeats)
-        panels.setdefault((condition, devices), []).append((policy, tax, idle))
-        for name, estimate in (("straggler_tax", tax), ("idle_fraction", idle)):
-            numbers.append({**condition.factors, "devices": devices, "policy": policy, "what": name,
-                            "phases": [phase.index for phase in repeats], **cells.interval(estimate)})
-    entries = [("straggler tax", style.BLUE, "o", True), ("idle share of device time", style.ORANGE, "D", False)]
-    highest = max(len(rows) for rows in panels.values())
-    figure, axes = style.rows(len(panels), 0.62 + 0.17 * highest, entries=entries, sharex=True)
-    for axis, ((condition, devices), rows) in zip(axes, panels.items()):
-        for place, (_, *estimates) in enumerate(rows):
-            for i, (estimate, (_, colour, marker, filled)) in enumerate(zip(estimates, entries)):
-                y = place + style.dodge(i, 2, 0.26)
-                low, high = (None if end is None else 100 * end for end in (estimate.low, estimate.high))
-                style.error_bar(axis, 100 * estimate.value, y, low, high, colour, horizontal=True)
-                axis.plot([100 * estimate.value], [y], marker=marker, color=colour, markersize=4.5,
-                          markerfacecolor=colour if filled else "white")
+        estimates = cells.tax_interval(repeats), cells.idle_interval(repeats)
+        panels.setdefault((condition, devices), []).append((policy, repeats, estimates))
+    return pages("tax-idle", list(panels.items()), PANELS, _draw)
+
+
+def _draw(name, panels):
+    highest = max(len(rows) for _, rows in panels)
+    figure, axes = style.rows(len(panels), 0.62 + 0.17 * highest, entries=ENTRIES, sharex=True)
+    numbers = []
+    for axis, ((condition, devices), rows) in zip(axes, panels):
+        for place, (policy, repeats, estimates) in enumerate(rows):
+            _draw_cell(axis, place, estimates)
+            numbers += [{**condition.factors, "devices": devices, "policy": policy, "what": what,
+                         "phases": [phase.index for phase in repeats], **cells.interval(estimate)}
+                        for what, estimate in zip(("straggler_tax", "idle_fraction"), estimates)]
         style.names_down(axis, [policy for policy, *_ in rows])
         axis.set_title(f"{devices} devices · {condition.label}")
     axes[-1].set_xlabel("%")
     style.from_zero(axes[0], "x", 1.03)
-    (condition, devices), rows = next(iter(panels.items()))
-    worst, least = max(rows, key=lambda row: row[2].value), min(rows, key=lambda row: row[2].value)
-    title = (f"Devices idle {percent(worst[2].value)} of the time under {worst[0]}, {percent(least[2].value)} under "
-             f"{least[0]} ({devices} devices, {condition.label})")
-    caption = ("Tax: Σ layer time × devices ÷ Σ busy time − 1. Idle: Σ wait ÷ (devices × Σ layer time). Both over all layer "
-               "calls and repeats, with 95 % intervals, as in the figure of taxes by size.")
-    return [Drawing("tax-idle", title, caption, numbers, figure)]
+    caption = ("Tax: Σ layer time × devices ÷ Σ busy time − 1. Idle: Σ wait ÷ (devices × Σ layer time). Both over all "
+               "layer calls and repeats, with 95 % intervals, as in the figure of taxes by size.")
+    return Drawing(name, _title(*panels[0]), caption, numbers, figure)
+
+
+def _draw_cell(axis, place, estimates):
+    for i, (estimate, (_, colour, marker, filled)) in enumerate(zip(estimates, ENTRIES)):
+        y = place + style.dodge(i, 2, 0.26)
+        style.error_bar(axis, 100 * estimate.value, y, *cells.ends(estimate, 100), colour, horizontal=True)
+        axis.plot([100 * estimate.value], [y], marker=marker, color=colour, markersize=4.5,
+                  markerfacecolor=colour if filled else "white")
+
+
+def _title(panel, rows):
+    """What the first panel shows."""
+    condition, devices = panel
+    idle = {policy: estimates[1].value for policy, _, estimates in rows}
+    worst, least = max(idle, key=idle.get), min(idle, key=idle.get)
+    text = f"Devices idle {percent(idle[worst])} of the time under {worst}"
+    if least != worst:
+        text += f", {percent(idle[least])} under {least}"
+    return f"{text} ({devices} devices, {condition.label})"

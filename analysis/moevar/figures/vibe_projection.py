@@ -1,13 +1,14 @@
 """Layer time of a policy ÷ contiguous against the number of devices, beside ViBE's published projection."""
 
 from moevar import cells, intervals, style
-from moevar.figures import Drawing, NotCarried
+from moevar.figures import Drawing, NotCarried, pages
 from moevar.figures.layer_time import _same_steps
 
 # arXiv 2606.00735 v1, scale projection: simulated from 80 measured MI300X curves with ShareGPT loads, larger groups by
 # duplicating GPUs; median per-layer tail latency over vLLM's (contiguous) median of the same size, read off the figure.
 PUBLISHED = {"eplb": {8: 0.91, 16: 0.83, 32: 0.72, 64: 0.78, 128: 0.91},
              "vibe": {8: 0.87, 16: 0.78, 32: 0.67, 64: 0.71, 128: 0.85}}
+PANELS = 4
 SOURCE = "arXiv 2606.00735"
 
 
@@ -17,7 +18,11 @@ def draw(study):
     if not set(policies) & set(PUBLISHED) or "contiguous" not in {phase.policy for phase in phases}:
         raise NotCarried("ViBE's projection compares eplb and vibe with contiguous placement: placement.policies = "
                          "[\"contiguous\", \"eplb\", \"vibe\"].")
-    conditions = cells.conditions(phases)
+    return pages("vibe-projection", cells.conditions(phases), PANELS,
+                 lambda name, part: _draw(study, phases, name, part, policies))
+
+
+def _draw(study, phases, name, conditions, policies):
     sizes = sorted({*cells.sizes(phases), *PUBLISHED["vibe"]})
     entries = [(policy, *style.look(policy), True) for policy in policies]
     entries += [(f"{policy}, {SOURCE}", *style.look(policy), False) for policy in PUBLISHED]
@@ -37,11 +42,12 @@ def draw(study):
     numbers += [{"policy": policy, "devices": n, "what": "published ratio", "source": SOURCE, "value": value}
                 for policy, published in PUBLISHED.items() for n, value in published.items()]
     title = _title(numbers)
-    caption = ("Filled: median layer time ÷ that of contiguous placement on as many devices, with 95 % intervals (steps paired "
-               "where both took the same). Open: the published projection, simulated from 80 measured MI300X curves with "
-               "ShareGPT loads, larger groups by duplicating GPUs; ratios of median per-layer tail latency, read off its "
-               "figure. Machine, model, loads and exchange differ: shapes can be compared, levels cannot.")
-    return [Drawing("vibe-projection", title, caption, numbers, figure)]
+    caption = ("Filled: median layer time ÷ that of contiguous placement on as many devices, with 95 % intervals "
+               "(steps paired where both took the same). Open: the published projection, simulated from 80 measured "
+               "MI300X curves with ShareGPT loads, larger groups by duplicating GPUs; ratios of median per-layer tail "
+               "latency, read off its figure. Machine, model, loads and exchange differ: shapes can be compared, "
+               "levels cannot.")
+    return Drawing(name, title, caption, numbers, figure)
 
 
 def _ours(axis, study, phases, condition, policies, sizes):
@@ -59,8 +65,9 @@ def _ours(axis, study, phases, condition, policies, sizes):
             x = sizes.index(devices) - 0.12 + style.dodge(i, len(policies), 0.5)
             style.error_bar(axis, x, ratio.value, ratio.low, ratio.high, colour)
             axis.plot([x], [ratio.value], marker=marker, color=colour, markersize=5)
-            rows.append({**condition.factors, "devices": devices, "policy": policy, "what": "ratio of median layer times",
-                         "phases": [p.index for p in repeats], "base_phases": [p.index for p in base],
+            rows.append({**condition.factors, "devices": devices, "policy": policy,
+                         "what": "ratio of median layer times", "phases": [p.index for p in repeats],
+                         "base_phases": [p.index for p in base],
                          **cells.interval(ratio)})
     return rows
 
