@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Two runs of one study, cell by cell, as a Markdown table: is B slower than A?
 
-A and B are folders that `moevar run` has written. Cells are matched by their factors; a cell's repeats are taken together.
-The mean layer time decides, relative to A's. The median and the straggler tax (change in percentage points) stand beside
-it, each with its 95 % interval. Where both ran the same steps (one study, one seed) they are compared step by step.
-A verdict is wrong with a probability of at most 5 % over all cells together (Holm). Intervals tell of these two runs:
-another day or allocation may differ by more than the steps of one run show.
+A and B are folders that `moevar run` has written. Cells are matched by their factors; a cell's repeats are taken
+together. The mean layer time decides, relative to A's. The median and the straggler tax (change in percentage points)
+stand beside it, each with its 95 % interval. Where both ran the same steps (one study, one seed) they are compared
+step by step. A verdict is wrong with a probability of at most 5 % over all cells together (Holm). Intervals tell of
+these two runs: another day or allocation may differ by more than the steps of one run show.
 
-GPUs that both runs have, by UUID, are compared by their expert time per token over the phases of both.
+Devices that both runs have, by UUID, are compared by their expert time per token over the phases of both.
 
 exit status: 0 B is not shown to be slower; 1 B is slower than A in some cell; 2 unusable input.
 """
@@ -38,7 +38,7 @@ def arguments(argv):
     parser.add_argument("--threshold", type=percent, default=0.0, metavar="PERCENT",
                         help="changes of the mean up to this count as equal (default 0)")
     parser.add_argument("--devices", type=int, default=8, metavar="N",
-                        help="show the N GPUs that changed most; 0: none (default 8)")
+                        help="show the N devices that changed most; 0: none (default 8)")
     parser.add_argument("--json", action="store_true", help="everything as JSON in place of the table")
     return parser.parse_args(argv)
 
@@ -71,11 +71,14 @@ def factor_text(value):
 def cells_table(found):
     """Columns of factors that differ between cells, then figures."""
     names = [name for name in SHOWN if name in ALWAYS or len({cell.factors[name] for cell in found.cells}) > 1]
+    if len({(cell.factors["devices"], cell.factors["experts"]) for cell in found.cells}) == \
+            len({cell.factors["devices"] for cell in found.cells}) and "experts" in names:
+        names.remove("experts")  # grows with the devices and says nothing new
     columns = [*(SHOWN[name] for name in names), "repeats", "mean A µs", "mean B µs", "change of mean %",
                "change of median %", "tax A %", "tax B − A, points", "p (Holm)", "B is"]
     lines = [columns, ["---:" if name != "policy" else "---" for name in names] + ["---:"] * 8 + ["---"]]
     for cell in found.cells:
-        repeats = str(cell.repeats[0]) if cell.repeats[0] == cell.repeats[1] else f"{cell.repeats[0]}, {cell.repeats[1]}"
+        repeats = ", ".join(str(count) for count in dict.fromkeys(cell.repeats))
         lines.append([*(factor_text(cell.factors[name]) for name in names), repeats,
                       *(f"{mean:.1f}" for mean in cell.mean_us), signed(cell.mean), signed(cell.median),
                       f"{100 * cell.tax_values[0]:.2f}", signed(cell.tax), probability(cell.p_holm), cell.verdict])
@@ -83,9 +86,9 @@ def cells_table(found):
 
 
 def devices_table(devices, count):
-    """The GPUs that changed most, slowed ones first."""
+    """The devices that changed most, slowed ones first."""
     shown = sorted(devices, key=lambda device: -abs(device.change.value))[:count]
-    lines = [["GPU", "name", "phases", "change of expert time per token %", "p (Holm)", "B's is"],
+    lines = [["device", "name", "phases", "change of expert time per token %", "p (Holm)", "B's is"],
              ["---", "---", "---:", "---:", "---:", "---"]]
     for device in sorted(shown, key=lambda device: -device.change.value):
         lines.append([device.uuid, device.name, str(device.phases), signed(device.change), probability(device.p_holm),
@@ -101,16 +104,21 @@ def print_table(lines):
 def print_report(found, options):
     print_table(cells_table(found))
     paired = sum(cell.paired for cell in found.cells)
-    print(f"\n{paired} of {len(found.cells)} cells paired by step, the others independent. Intervals: 95 % of each cell. "
-          f"B is slower, faster: p ≤ 0.05 over all {len(found.cells)} cells (Holm)"
+    print(f"\n{paired} of {len(found.cells)} cells paired by step, the others independent. Intervals: 95 % of each "
+          f"cell. B is slower, faster: p ≤ 0.05 over all {len(found.cells)} cells (Holm)"
           + (f", beyond {100 * options.threshold:g} %." if options.threshold else "."))
     for name, cells in (("A", found.only_a), ("B", found.only_b)):
         if cells:
             print(f"Only in {name}: {len(cells)} cells, the first: "
                   + ", ".join(f"{SHOWN[key]} {factor_text(value)}" for key, value in cells[0].items()) + ".")
-    if found.devices and options.devices > 0:
-        print(f"\n{len(found.devices)} GPUs of both runs; the {min(options.devices, len(found.devices))} that changed most:\n")
-        print_table(devices_table(found.devices, options.devices))
+    if not found.same_devices:
+        print("A and B have no device in common: what differs between the devices is part of every change.")
+    if found.devices and all(device.verdict == "same" for device in found.devices):
+        print(f"{len(found.devices)} devices of both runs, all the same.")
+    elif found.devices and options.devices > 0:
+        table = devices_table(found.devices, options.devices)
+        print(f"\n{len(found.devices)} devices of both runs; the {len(table) - 2} that changed most:\n")
+        print_table(table)
 
 
 def plain(value):
@@ -133,14 +141,16 @@ def print_json(found, options):
     cells = [{**cell.factors, "paired": cell.paired, "repeats": list(cell.repeats),
               "mean_us": {"a": cell.mean_us[0], "b": cell.mean_us[1], "change": estimate_json(cell.mean)},
               "median": {"change": estimate_json(cell.median)},
-              "straggler_tax": {"a": cell.tax_values[0], "b": cell.tax_values[1], "difference": estimate_json(cell.tax)},
+              "straggler_tax": {"a": cell.tax_values[0], "b": cell.tax_values[1],
+                                "difference": estimate_json(cell.tax)},
               "p": cell.p, "p_holm": cell.p_holm, "verdict": cell.verdict} for cell in found.cells]
     devices = [{"uuid": device.uuid, "name": device.name, "phases": device.phases,
                 "change": estimate_json(device.change), "p_holm": device.p_holm, "verdict": device.verdict}
                for device in found.devices]
     print(json.dumps(plain({"a": options.a, "b": options.b, "alpha": comparison.ALPHA, "threshold": options.threshold,
-                            "slower": found.slower, "cells": cells, "only_a": found.only_a, "only_b": found.only_b,
-                            "devices": devices}), indent=1, ensure_ascii=False))
+                            "slower": found.slower, "same_devices": found.same_devices, "cells": cells,
+                            "only_a": found.only_a, "only_b": found.only_b, "devices": devices}),
+                     indent=1, ensure_ascii=False))
 
 
 def main(argv=None):

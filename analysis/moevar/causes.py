@@ -50,10 +50,10 @@ def split(cells: Mapping[tuple[int, int], LayerSeries | Sequence[LayerSeries]], 
           alpha: float = 0.05) -> Split:
     """Splits the tax of the four cells (even_load, equal_fleet), each a phase or a list of its repeats.
 
-    The four ran the same steps, so intervals are of the steps' differences: what a step does to all four cancels. Several
-    repeats: with unit = "repeat" (other devices in each: the claim is about the population of GPUs) the repeats
-    themselves are what varies, two at least; with unit = "step" (the same devices, further steps) their steps do, and the
-    claim is about these GPUs. Raises ValueError where a cell is missing or steps differ.
+    The four ran the same steps, so intervals are of the steps' differences: what a step does to all four cancels.
+    Several repeats: with unit = "repeat" (other devices in each: the claim is about the population of GPUs) the
+    repeats themselves are what varies, two at least; with unit = "step" (the same devices, further steps) their steps
+    do, and the claim is about these GPUs. Raises ValueError where a cell is missing or steps differ.
     """
     if unit not in ("repeat", "step"):
         raise ValueError(f"unit {unit!r}: repeat or step is needed")
@@ -105,8 +105,8 @@ def _over_repeats(part: Linear, alpha: float) -> Estimate:
 
 
 def curve_times(speed_tokens, speed_time_us, tokens) -> np.ndarray:
-    """Speed curve (points [P], NaN-padded) at any tokens: linear between points and from (0, 0), and on from the last with
-    the last slope, as the solver reads it."""
+    """Speed curve (points [P], NaN-padded) at any tokens: linear between points and from (0, 0), and on from the last
+    with the last slope, as the solver reads it."""
     known = ~np.isnan(speed_tokens)
     x = np.concatenate([[0.0], np.asarray(speed_tokens, dtype=float)[known]])
     y = np.concatenate([[0.0], np.maximum.accumulate(np.asarray(speed_time_us, dtype=float)[known])])
@@ -138,7 +138,8 @@ def predicted_equal_fleet(tokens, speed_tokens, speed_time_us, expert_ns, dispat
     tokens = np.asarray(tokens)
     arrays = [np.asarray(array) for array in (expert_ns, dispatch_ns, combine_ns)]
     if tokens.ndim != 3 or any(array.shape != tokens.shape for array in arrays):
-        raise ValueError(f"tokens {tokens.shape} and times {[array.shape for array in arrays]}; [D, S, L] each is needed")
+        raise ValueError(f"tokens {tokens.shape} and times {[array.shape for array in arrays]}; "
+                         "[D, S, L] each is needed")
     speed_tokens, speed_time_us = np.asarray(speed_tokens, dtype=float), np.asarray(speed_time_us, dtype=float)
     if len(speed_tokens) != len(tokens) or speed_tokens.shape != speed_time_us.shape:
         raise ValueError(f"speed curves {speed_tokens.shape} of {len(tokens)} devices; a curve each is needed")

@@ -1,10 +1,10 @@
 """Two runs compared, cell by cell and GPU by GPU: how much slower is B than A, and is that more than chance?
 
 A cell is a combination of factors; its repeats are taken together. What decides is the mean layer time, the cost of a
-step; the median and the straggler tax stand beside it. Where both ran the same steps (same study, same first step) step s
-of A is paired with step s of B, so that the workload cancels; else the runs are independent. Errors are those of
-autocorrelated steps (moevar.intervals). Where three or more repeats disagree by more than their steps explain (F test of
-the two variances, 10 %), the repeats are the unit.
+step; the median and the straggler tax stand beside it. Where both ran the same steps (same study, same first step)
+step s of A is paired with step s of B, so that the workload cancels; else the runs are independent. Errors are those
+of autocorrelated steps (moevar.intervals). Where three or more repeats disagree by more than their steps explain (F
+test of the two variances, 10 %), the repeats are the unit.
 
 Many cells give many chances to be wrong, so verdicts hold jointly: by Holm's method (Scand. J. Statistics 6, 1979) the
 probability of any wrong verdict over all cells of a comparison is at most ALPHA. Intervals are of each cell by itself.
@@ -20,13 +20,15 @@ from scipy import stats
 
 ALPHA = 0.05
 DISAGREEMENT = 0.1
+MIN_PHASES = 3  # of a GPU, for an interval of its change
 FACTORS = ("devices", "power_cap_w", "heat", "workload", "policy", "scaling", "experts", "even_load", "equal_fleet")
 
 
 @dataclass
 class Cell:
-    """A cell of both runs. Times in µs; changes relative (0.01 is 1 %), of the tax absolute. p and p_holm are None where the
-    sample supports no verdict; verdict: slower, faster, same (identical), no difference shown, or not supported by n."""
+    """A cell of both runs. Times in µs; changes relative (0.01 is 1 %), of the tax absolute. p and p_holm are None
+    where the sample supports no verdict; verdict: slower, faster, same (identical), no difference shown, or not
+    supported by n."""
 
     factors: dict
     paired: bool
@@ -56,10 +58,12 @@ class Device:
 
 @dataclass
 class Comparison:
-    """cells and devices of both; only_a, only_b: factors of the cells that the other run lacks."""
+    """cells and devices of both; same_devices: some UUID is in both fleets (that of a GPU, or of what stands in for
+    one); only_a, only_b: factors of the cells that the other run lacks."""
 
     cells: list[Cell]
     devices: list[Device]
+    same_devices: bool
     only_a: list[dict] = field(default_factory=list)
     only_b: list[dict] = field(default_factory=list)
 
@@ -69,30 +73,49 @@ class Comparison:
 
 
 def compare(a, b, threshold: float = 0.0) -> Comparison:
-    """Compares two StudyFiles. threshold: relative change of the mean up to which B counts as equal (0.005 is 0.5 %)."""
+    """Compares two StudyFiles. threshold: relative change of the mean up to which B counts as equal (0.005 is 0.5
+    %)."""
     cells_a, cells_b = _cells(a), _cells(b)
     same_study = a.sha256 == b.sha256
     cells = [_compare_cell(dict(zip(FACTORS, key)), cells_a[key], cells_b[key], same_study, threshold)
-             for key in cells_a if key in cells_b]
+             for key in sorted(set(cells_a) & set(cells_b), key=_in_order(a))]
     give_verdicts(cells, [cell.mean for cell in cells], threshold)
-    return Comparison(cells, compare_devices(a, b, threshold),
+    same_devices = bool(set(a.fleet.get("uuid", ())) & set(b.fleet.get("uuid", ())))
+    return Comparison(cells, compare_devices(a, b, threshold), same_devices,
                       [dict(zip(FACTORS, key)) for key in cells_a if key not in cells_b],
                       [dict(zip(FACTORS, key)) for key in cells_b if key not in cells_a])
 
 
 def _cells(study) -> dict[tuple, dict]:
-    """{factors: {repeat: phase}} in the order of the plan's cells."""
+    """{factors: {repeat: phase}} of the phases that have layer calls."""
     cells = {}
     for phase in study.phases:
+        if not phase.layer_ns.any():
+            continue
         cells.setdefault(tuple(getattr(phase, name) for name in FACTORS), {})[phase.repeat] = phase
     return cells
+
+
+def _in_order(study):
+    """Sorting key of cells: fleet size, caps falling, then the rest; policies as the study lists them."""
+    policies = study.config.get("placement", {}).get("policies", [])
+
+    def order(key):
+        factors = dict(zip(FACTORS, key))
+        cap = factors["power_cap_w"]
+        rest = [str(factors[name]) for name in ("heat", "workload", "scaling", "experts", "even_load", "equal_fleet")]
+        policy = factors["policy"]
+        place = policies.index(policy) if policy in policies else len(policies)
+        return factors["devices"], -math.inf if cap is None else -cap, *rest, place, policy
+
+    return order
 
 
 def _compare_cell(factors, repeats_a, repeats_b, same_study, threshold) -> Cell:
     common = sorted(set(repeats_a) & set(repeats_b))
     paired = same_study and bool(common) and all(
-        repeats_a[r].first_step == repeats_b[r].first_step and repeats_a[r].layer_ns.shape == repeats_b[r].layer_ns.shape
-        for r in common)
+        repeats_a[r].first_step == repeats_b[r].first_step
+        and repeats_a[r].layer_ns.shape == repeats_b[r].layer_ns.shape for r in common)
     phases = ([repeats[r] for r in (common if paired else sorted(repeats))] for repeats in (repeats_a, repeats_b))
     (layer_a, busy_a), (layer_b, busy_b) = (
         ([np.asarray(phase.layer_ns, dtype=float) for phase in part],
@@ -178,10 +201,12 @@ def give_verdicts(entries, changes, threshold: float) -> None:
 
 
 def compare_devices(a, b, threshold: float = 0.0) -> list[Device]:
-    """GPUs that both runs have, most slowed first. A phase of both gives each GPU one ratio of expert time per token; a GPU's
-    change is their geometric mean, with Student's t interval over three phases or more. Verdicts hold jointly (Holm).
+    """GPUs that both runs have, most slowed first. A phase of both gives each GPU one ratio of expert time per token;
+    a GPU's change is their geometric mean, with Student's t interval over three phases or more. Verdicts hold jointly
+    (Holm).
 
-    Tokens may be placed otherwise in B; where time does not grow with tokens (few tokens an expert), that moves the ratio.
+    Tokens may be placed otherwise in B; where time does not grow with tokens (few tokens an expert), that moves the
+    ratio.
     """
     if not {"uuid", "name"} <= set(a.fleet) & set(b.fleet):
         return []
@@ -196,17 +221,27 @@ def compare_devices(a, b, threshold: float = 0.0) -> list[Device]:
             sums[rows] += logs
             squares[rows] += logs**2
             counts[rows] += 1
+    return _devices(a.fleet, sums, squares, counts, threshold)
+
+
+def _devices(fleet, sums, squares, counts, threshold) -> list[Device]:
+    """From each GPU's sum, sum of squares and number of log ratios [F]."""
+    rows = np.flatnonzero(counts)
+    n = counts[rows]
+    mean, degrees = sums[rows] / n, np.maximum(n - 1, 1)
+    error = np.sqrt(np.maximum(squares[rows] / n - mean**2, 0) / degrees)
+    error[error <= 1e-9] = 0.0  # what subtracting squares leaves of equal ratios
+    half = stats.t.ppf(1 - ALPHA / 2, degrees) * error
+    beyond = np.abs(mean) - math.log1p(threshold)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = np.where(beyond <= 0, 1.0, np.where(error > 0, 2 * stats.t.sf(beyond / error, degrees), 0.0))
+    values, low, high = np.expm1(mean), np.expm1(mean - half), np.expm1(mean + half)
     devices = []
-    for row in np.flatnonzero(counts):
-        count, mean = int(counts[row]), sums[row] / counts[row]
-        spread = math.sqrt(max(squares[row] / count - mean**2, 0) * count / (count - 1)) if count > 1 else 0.0
-        error, freedom = (spread / math.sqrt(count), count - 1) if count >= 3 else (math.inf, 0)
-        change = intervals.around(mean, error, freedom, count, f"{count} phases")
-        ends = [None if end is None else math.expm1(end) for end in (change.low, change.high)]
-        device = Device(str(uuids[row]), str(a.fleet["name"].iloc[row]), count,
-                        Estimate(math.expm1(mean), *ends, count, change.method),
-                        p_value(mean, error, freedom, math.log1p(threshold)))
-        devices.append(device)
+    for i, row in enumerate(rows):
+        ends = (float(low[i]), float(high[i]), int(n[i]), f"{n[i]} phases") if n[i] >= MIN_PHASES else \
+            (None, None, int(n[i]), intervals.NOT_SUPPORTED)
+        devices.append(Device(str(fleet["uuid"].iat[row]), str(fleet["name"].iat[row]), int(n[i]),
+                              Estimate(float(values[i]), *ends), float(p[i]) if n[i] >= MIN_PHASES else None))
     give_verdicts(devices, [device.change for device in devices], threshold)
     return sorted(devices, key=lambda device: -device.change.value)
 
@@ -225,9 +260,11 @@ def _device_changes(phase_a, phase_b, a_row_of_b, size) -> tuple[np.ndarray, np.
         with np.errstate(divide="ignore", invalid="ignore"):
             speeds.append(np.log(np.asarray(time, dtype=float) / np.asarray(tokens, dtype=float)))
     in_b = np.full(size, np.nan)
-    rows_b = a_row_of_b[phase_b.device_rows]
-    in_b[rows_b[rows_b >= 0]] = speeds[1][rows_b >= 0]
-    rows = np.asarray(phase_a.device_rows)
-    logs = in_b[rows] - speeds[0]
+    listed = phase_b.device_rows < a_row_of_b.size  # a damaged fleet has fewer rows
+    rows_b, speeds_b = a_row_of_b[phase_b.device_rows[listed]], speeds[1][listed]
+    in_b[rows_b[rows_b >= 0]] = speeds_b[rows_b >= 0]
+    listed = phase_a.device_rows < size
+    rows = phase_a.device_rows[listed]
+    logs = in_b[rows] - speeds[0][listed]
     known = np.isfinite(logs)
     return rows[known], logs[known]

@@ -1,17 +1,17 @@
 """The slowest of N GPUs: of a measured fleet, exactly; of larger ones, by a fitted law; and the law of a layer.
 
 Times are per-GPU figures (a median each) in any unit, slower is larger. A GPU's slowness lasts, so a fleet is a sample
-without replacement; results are ratios to the fleet's median. What goes beyond the fleet
-supposes GPUs drawn independently from one population: not all of a rack, or of a cooling loop. All functions raise
-ValueError on input they cannot use.
+without replacement; results are ratios to the fleet's median. What goes beyond the fleet supposes GPUs
+drawn independently from one population: not all of a rack, or of a cooling loop. All functions raise ValueError on
+input they cannot use.
 """
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
-from moevar.tails import (LARGE, MIN_MIXTURE_SAMPLE, Mixture, MixtureLaw, Tail, fit_mixture, fit_tail,
-                          laws_without_outliers, likely_laws, mixture_law, normal_law, sorted_fleet)
+from moevar.tails import (LARGE, MIN_MIXTURE_SAMPLE, Mixture, MixtureLaw, Tail, fit_mixture, fit_tail, likely_laws,
+                          likely_normal_laws, normal_law, simplest_law, sorted_fleet)
 from scipy import special, stats
 
 __all__ = ["LayerLaw", "Mixture", "Projection", "Tail", "expected_slowest", "fit_mixture", "fit_tail", "layer_law",
@@ -70,8 +70,8 @@ class LayerLaw:
 
 
 def layer_law(times) -> LayerLaw:
-    """The slowest device's time if devices were independent: P(layer <= x) = product over d of F_d(x), F_d the empirical
-    distribution of device d's times [D, S] in one layer.
+    """The slowest device's time if devices were independent: P(layer <= x) = product over d of F_d(x), F_d the
+    empirical distribution of device d's times [D, S] in one layer.
 
     What a measured layer time departs from it by is correlation over devices: a shared network, a node, a hot step.
     """
@@ -106,7 +106,8 @@ def layer_laws(times) -> list[LayerLaw]:
 
 @dataclass(frozen=True)
 class Projection:
-    """E[slowest of n GPUs of the population] over its median, with a 95 % interval, and what to beware of, if anything."""
+    """E[slowest of n GPUs of the population] over its median, with a 95 % interval, and what to beware of, if
+    anything."""
 
     n: int
     value: float
@@ -118,20 +119,22 @@ class Projection:
 def project(times, sizes, *, rng, laws: int = 400) -> list[Projection]:
     """From the GPUs measured, times [M] with M >= 4, to fleets of each of `sizes` GPUs of the same population.
 
-    Up to half of M the value is the exact mean over subsets, which presumes no law; beyond, that of the fitted one: bulk
-    with outliers from MIN_MIXTURE_SAMPLE GPUs on, a normal law below. The interval is that of `laws` laws which the
-    GPUs leave possible: with outliers, rare ones that none of the GPUs shows among them (tails.likely_laws), and, if these
-    GPUs are no evidence of any, without (tails.laws_without_outliers). Up to half of a fleet of over tails.LARGE GPUs it is
-    the jackknife's. It supposes that the law's form is right. See also `warning`.
+    Up to half of M the value is the exact mean over subsets, which presumes no law; beyond, that of the simplest law
+    that fits (tails.simplest_law): normal, or with outliers where the GPUs are evidence of some. The interval is that
+    of `laws` laws which they leave possible: with outliers, rare ones that none of the GPUs shows among them, and,
+    without such evidence, normal ones. Up to half of a fleet of over tails.LARGE GPUs it is the jackknife's. It
+    supposes that the law's form is right. See also `warning`.
     """
     times = sorted_fleet(times)
     if times.size < 4:
         raise ValueError(f"{times.size} GPUs; a projection needs 4")
     if np.ptp(times) <= 1e-12 * times[-1]:
         return [Projection(n, 1.0, 1.0, 1.0, _warning(times, normal_law(times[None]), n)) for n in sizes]
-    law = (mixture_law if times.size >= MIN_MIXTURE_SAMPLE else normal_law)(times[None])
-    possible = [likely_laws(times, rng, laws), laws_without_outliers(times, rng, laws)]
-    return [_projection(times, law, [part for part in possible if part], n) for n in sizes]
+    law = simplest_law(times)
+    possible = [likely_laws(times, rng, laws)]
+    if law.weight[0] == 0:
+        possible.append(likely_normal_laws(times, rng, laws))
+    return [_projection(times, law, possible, n) for n in sizes]
 
 
 def _projection(times, law: MixtureLaw, possible: list[MixtureLaw], n: int) -> Projection:
@@ -168,8 +171,8 @@ def _warning(times, law: MixtureLaw, n: int) -> str | None:
     if 2 * n <= size:
         return None
     if size < MIN_MIXTURE_SAMPLE:
-        return (f"{size} GPUs are too few to tell slow outliers from the rest: a normal spread is assumed, and outliers "
-                "would make the slowest slower")
+        return (f"{size} GPUs are too few to tell slow outliers from the rest: a normal spread is assumed, and "
+                "outliers would make the slowest slower")
     bulk = float(law.mean[0]) + 2.5 * float(law.sd[0])
     slow = int(np.count_nonzero(times > bulk))
     if slow >= HANDFUL and n <= size:

@@ -4,12 +4,18 @@ Three kinds of sample, three kinds of interval:
 
 - Independent values (one per GPU, one per run): `quantile`, the nearest rank with the interval between two order
   statistics that the binomial distribution gives; no assumption about the values' distribution.
-- Steps of one run, which are autocorrelated by heat, clock control and drifting loads, and whose layers are correlated
-  within a step: `quantile_series`, `mean_interval`, `tax_interval`, `relative_difference`. The row of a step is the unit.
-  What is summed over steps is each step's *influence* on the statistic, and its variance is the series' long-run one,
-  estimated by equally weighted cosines with Student's t as reference (Lazarus, Lewis, Stock and Watson, "HAR Inference:
-  Recommendations for Practice", JBES 2018). A quantile's interval stays one of ranks, at the effective sample size.
+- Steps of one run, which are autocorrelated by heat, clock control and drifting loads, and whose layers are
+  correlated within a step: `quantile_series`, `mean_interval`, `tax_interval`, `relative_difference`. The row of a
+  step is the unit. What is summed over steps is each step's *influence* on the statistic, and its variance is the
+  series' long-run one, estimated by equally weighted cosines with Student's t as reference (Lazarus, Lewis, Stock and
+  Watson, "HAR Inference: Recommendations for Practice", JBES 2018). A quantile's interval stays one of ranks, at the
+  effective sample size.
 - Any other statistic of such a series: `block_bootstrap`, blocks of whole rows.
+
+What the 95 % intervals of a series cover, for skewed AR(1) steps (tests/analysis/coverage_test.py, 2,000 studies
+each): 94 to 98 % for medians and 94 to 95 % for taxes from 64 steps on where the steps' autocorrelation is up to 0.7,
+from 256 on at 0.85; 94 to 97 % for p90 from 128 steps on at up to 0.5, from 256 at 0.7, from 1,000 at 0.85. Of
+shorter series p90 is mostly refused, and what is given covers less: it is wrong in up to 5.4 % of all studies.
 
 A quantile that the sample cannot support is an `Estimate` whose ends are None and whose method is `NOT_SUPPORTED`.
 
@@ -83,8 +89,8 @@ def nearest_rank(p: Fraction, n: int) -> int:
 def quantile_ranks(p: Fraction, n: int, alpha: float = 0.05) -> tuple[int, int, float] | None:
     """Ranks i, j (1-based) of the interval [x_i, x_j] for quantile p of n independent values, and its coverage.
 
-    With B ~ Binomial(n, p): i is the largest with P(B <= i - 1) <= alpha / 2, j the smallest with P(B >= j) <= alpha / 2;
-    coverage P(i <= B <= j - 1). None where either does not exist. (Hahn and Meeker, Statistical Intervals, 5.2.)
+    With B ~ Binomial(n, p): i is the largest with P(B <= i - 1) <= alpha / 2, j the smallest with P(B >= j) <= alpha
+    / 2; coverage P(i <= B <= j - 1). None where either does not exist. (Hahn and Meeker, Statistical Intervals, 5.2.)
     """
     nearest_rank(p, n)
     binomial = stats.binom(n, float(p))
@@ -121,8 +127,8 @@ def quantile(values, p: Fraction, alpha: float = 0.05) -> Estimate:
 
 def autocorrelations(series) -> np.ndarray:
     """[S] of a series [S] or [S, K]: autocorrelation at lags 0 .. S - 1. Columns are centred each by itself and their
-    autocovariances added, so that constant differences between layers are not taken for correlation. All 0 but the first
-    for a constant series."""
+    autocovariances added, so that constant differences between layers are not taken for correlation. All 0 but the
+    first for a constant series."""
     rows = _as_rows(series)
     steps = rows.shape[0]
     rows = rows - rows.mean(axis=0)
@@ -158,9 +164,9 @@ def effective_sample_size(series) -> float:
 
 @dataclass(frozen=True)
 class Linear:
-    """A statistic as the mean of what each step adds to it: value - truth is about influence.mean(), and the mean of the
-    influences itself is 0 at the sample. `segments` are lengths of stretches of consecutive steps (phases, repeats) that
-    are independent of each other; they sum to influence.size. n counts the values behind it."""
+    """A statistic as the mean of what each step adds to it: value - truth is about influence.mean(), and the mean of
+    the influences itself is 0 at the sample. `segments` are lengths of stretches of consecutive steps (phases,
+    repeats) that are independent of each other; they sum to influence.size. n counts the values behind it."""
 
     value: float
     influence: np.ndarray
@@ -235,9 +241,9 @@ def cosines(steps: int) -> int:
 def long_run_error(influence, segments=None) -> tuple[float, float]:
     """Standard error of the mean of autocorrelated influences [S], and the degrees of freedom behind it.
 
-    Each segment's long-run variance is the mean square of its first cosine coefficients, whose number is the degrees of
-    freedom; those of several segments are Welch's and Satterthwaite's. (inf, 0) where segments are under MIN_STEPS steps,
-    (0, inf) where nothing varies.
+    Each segment's long-run variance is the mean square of its first cosine coefficients, whose number is the degrees
+    of freedom; those of several segments are Welch's and Satterthwaite's. (inf, 0) where segments are under MIN_STEPS
+    steps, (0, inf) where nothing varies.
     """
     influence = np.asarray(influence, dtype=float)
     variances, freedoms, first = [], [], 0
@@ -280,11 +286,11 @@ def quantile_series(series, p: Fraction, alpha: float = 0.05) -> Estimate:
     """Quantile p (nearest rank over all values) of autocorrelated steps [S, ...], or of a list of independent segments.
 
     Ranks as for independent values, at the effective sample size: p (1 - p) over the long-run variance of the steps'
-    share at or below the quantile, which holds the correlation in time and between the layers of a step. It is lowered by
-    (z / t)^2 for being estimated, is no whole number, and so the ranks are fractional order statistics (Hutson, Comm.
-    Stat. Theory 28, 1999). Not supported where independent values of that number would not support it, or of the number
-    that a first-order autoregression of the steps' means leaves: short series whose slow part happens to be quiet would
-    else pass for many independent steps.
+    share at or below the quantile, which holds the correlation in time and between the layers of a step. It is
+    lowered by (z / t)^2 for being estimated, is no whole number, and so the ranks are fractional order statistics
+    (Hutson, Comm. Stat. Theory 28, 1999). Not supported where independent values of that number would not support it,
+    or of the number that a first-order autoregression of the steps' means leaves: short series whose slow part
+    happens to be quiet would else pass for many independent steps.
     """
     rows, segments = _joined(series)
     ordered = np.sort(rows, axis=None)
@@ -325,8 +331,8 @@ def _fractional_ranks(p: float, n: float, alpha: float) -> tuple[float, float] |
 
 
 def _autoregressive_size(rows: np.ndarray) -> float:
-    """How many independent values have a mean as well known as that of rows [S, K], if their means were an AR(1) series;
-    its coefficient with Kendall's correction for bias, (1 + 3 rho) / S."""
+    """How many independent values have a mean as well known as that of rows [S, K], if their means were an AR(1)
+    series; its coefficient with Kendall's correction for bias, (1 + 3 rho) / S."""
     means = rows.mean(axis=1) - rows.mean()
     spread = float(means @ means)
     if spread <= 0:
@@ -449,9 +455,9 @@ def block_bootstrap(rows, statistic, *, rng, reps: int = 2000, block: int | None
 
     statistic takes rows of the same shape and returns a number. The percentiles are those of Hesterberg's expanded
     interval (The American Statistician 69, 2015) with the number of blocks as sample size: plain percentiles are too
-    narrow for few blocks. Not supported below four blocks. Blocks are twice as long as `block_length` says: the best length
-    for the variance leaves intervals of 1,000 skewed AR(1) steps at 90 to 92 % coverage, twice that at 92 to 94 %. Where
-    there is a function for the statistic in this module, it is faster and covers better.
+    narrow for few blocks. Not supported below four blocks. Blocks are twice as long as `block_length` says: the best
+    length for the variance leaves intervals of 1,000 skewed AR(1) steps at 90 to 92 % coverage, twice that at 92 to
+    94 %. Where there is a function for the statistic in this module, it is faster and covers better.
     """
     rows = np.asarray(rows)
     steps = rows.shape[0]

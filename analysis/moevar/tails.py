@@ -19,8 +19,8 @@ MIN_MIXTURE_SAMPLE = 24
 LARGE = 400
 CHAIN_STEPS = 250
 MIN_TAIL = 10
-EM_STEPS, EM_TOLERANCE = 2000, 1e-10
-SHAPES = np.linspace(-1.0, 1.5, 126)
+EM_STEPS, EM_TOLERANCE = 2000, 1e-5  # of standardised parameters
+SHAPE_RANGE = (-1.0, 1.5)
 
 
 def sorted_fleet(times) -> np.ndarray:
@@ -48,8 +48,8 @@ class Parameter:
 
 @dataclass(frozen=True)
 class MixtureLaw:
-    """Arrays [R] (or numbers) of R laws: Normal(mean, sd) for a GPU; with probability `weight` it is an outlier and slower by
-    an exponential time of mean `scale` besides (an exponentially modified Gaussian)."""
+    """Arrays [R] (or numbers) of R laws: Normal(mean, sd) for a GPU; with probability `weight` it is an outlier and
+    slower by an exponential time of mean `scale` besides (an exponentially modified Gaussian)."""
 
     mean: np.ndarray
     sd: np.ndarray
@@ -107,14 +107,15 @@ def _log_late(z, k):
 
 def normal_law(samples) -> MixtureLaw:
     """Normal laws [R] of samples [R, M], without outliers."""
-    return MixtureLaw(samples.mean(axis=-1), samples.std(axis=-1, ddof=1), np.zeros(len(samples)), np.ones(len(samples)))
+    count = len(samples)
+    return MixtureLaw(samples.mean(axis=-1), samples.std(axis=-1, ddof=1), np.zeros(count), np.ones(count))
 
 
 def mixture_law(samples, steps: int = EM_STEPS) -> MixtureLaw:
     """Maximum-likelihood laws [R] of samples [R, M] by expectation maximisation, from two starts.
 
-    An outlier's delay given its time is a normal variable cut off at 0, so both of its moments are closed forms and so is
-    the maximisation. scale is held to LEAST_SCALE x sd or more, weight to MOST_WEIGHT or less.
+    An outlier's delay given its time is a normal variable cut off at 0, so both of its moments are closed forms and
+    so is the maximisation. scale is held to LEAST_SCALE x sd or more, weight to MOST_WEIGHT or less.
     """
     samples = np.asarray(samples, dtype=float)
     centre = np.median(samples, axis=1)
@@ -160,7 +161,7 @@ def _expectation_maximisation(x, weight, scale, steps):
                         np.maximum((late * delay).sum(axis=1) / count, LEAST_SCALE * new_sd)])
         change = np.abs(new - state[:, active]).max(axis=0)
         state[:, active] = new
-        active = active[change > EM_TOLERANCE ** 0.5]
+        active = active[change > EM_TOLERANCE]
         if active.size == 0:
             break
     return list(state)
@@ -219,8 +220,8 @@ def _law_at(point) -> MixtureLaw:
 
 
 def mixture_covariance(samples, law: MixtureLaw) -> tuple[np.ndarray, np.ndarray]:
-    """Parameters [4, R] (mean, log sd, logit weight, log scale) and their covariances [R, 4, 4], from the curvature of the
-    log likelihood by central differences; NaN for what the sample does not determine."""
+    """Parameters [4, R] (mean, log sd, logit weight, log scale) and their covariances [R, 4, 4], from the curvature
+    of the log likelihood by central differences; NaN for what the sample does not determine."""
     best = np.stack([law.mean, np.log(law.sd), special.logit(np.maximum(law.weight, 1e-12)), np.log(law.scale)])
     step = np.full_like(best, 0.02)
     step[0] *= law.sd
@@ -247,9 +248,10 @@ def mixture_covariance(samples, law: MixtureLaw) -> tuple[np.ndarray, np.ndarray
 def likely_laws(times, rng, count: int) -> MixtureLaw:
     """count laws [count] that a fleet [M] leaves possible, as drawn from their posterior.
 
-    Priors: mean and log sd flat; weight Beta(1/2, 1/2) (Jeffreys) up to MOST_WEIGHT; scale / sd log-uniform up to MOST_SCALE. So
-    a fleet that shows no outlier still allows for a few per cent of its number, as slow as the prior has them, which a
-    fit would rule out. Above LARGE GPUs the posterior is taken as normal around the fit; below it is sampled.
+    Priors: mean and log sd flat; weight Beta(1/2, 1/2) (Jeffreys) up to MOST_WEIGHT; scale / sd log-uniform up to
+    MOST_SCALE. So a fleet that shows no outlier still allows for a few per cent of its number, as slow as the prior
+    has them, which a fit would rule out. Above LARGE GPUs the posterior is taken as normal around the fit; below it
+    is sampled.
     """
     times = sorted_fleet(times)
     if times.size > LARGE:
@@ -257,17 +259,23 @@ def likely_laws(times, rng, count: int) -> MixtureLaw:
     return _sampled_laws(times, rng, count)
 
 
-def laws_without_outliers(times, rng, count: int) -> MixtureLaw | None:
-    """count normal laws [count] that a fleet [M] leaves possible; None where its likelihood says that it has outliers: a ratio
-    test with their two parameters, at 1 %, from MIN_MIXTURE_SAMPLE GPUs on."""
+def simplest_law(times) -> MixtureLaw:
+    """The law [1] of a fleet [M]: normal, or with outliers where the likelihood says that it has some: a ratio test
+    with their two parameters, at 1 %, from MIN_MIXTURE_SAMPLE GPUs on."""
     times = sorted_fleet(times)
     normal = normal_law(times[None])
-    if times.size >= MIN_MIXTURE_SAMPLE:
-        gain = (mixture_law(times[None]).log_pdf(times[None]) - normal.log_pdf(times[None])).sum()
-        if gain > stats.chi2.ppf(0.99, 2) / 2:
-            return None
-    sd = normal.sd[0] * np.sqrt((times.size - 1) / rng.chisquare(times.size - 1, count))
-    mean = rng.normal(normal.mean[0], sd / math.sqrt(times.size))
+    if times.size < MIN_MIXTURE_SAMPLE:
+        return normal
+    mixed = mixture_law(times[None])
+    gain = (mixed.log_pdf(times[None]) - normal.log_pdf(times[None])).sum()
+    return mixed if gain > stats.chi2.ppf(0.99, 2) / 2 else normal
+
+
+def likely_normal_laws(times, rng, count: int) -> MixtureLaw:
+    """count normal laws [count] that a fleet [M] leaves possible if it has no outliers."""
+    times = sorted_fleet(times)
+    sd = times.std(ddof=1) * np.sqrt((times.size - 1) / rng.chisquare(times.size - 1, count))
+    mean = rng.normal(times.mean(), sd / math.sqrt(times.size))
     return MixtureLaw(mean, sd, np.zeros(count), sd)
 
 
@@ -314,7 +322,8 @@ def _log_posterior(point, x) -> np.ndarray:
     ratio = np.exp(np.clip(log_ratio, math.log(LEAST_SCALE), math.log(MOST_SCALE)))
     likelihood = MixtureLaw(mean, safe_sd, weight, safe_sd * ratio).log_pdf(x).sum(axis=-1)
     # Beta(1/2, 1/2) per unit of the logit
-    return np.where(allowed, likelihood + 0.5 * (special.log_expit(logit_weight) + special.log_expit(-logit_weight)), -np.inf)
+    prior = 0.5 * (special.log_expit(logit_weight) + special.log_expit(-logit_weight))
+    return np.where(allowed, likelihood + prior, -np.inf)
 
 
 # --- the tail alone -----------------------------------------------------------------------------------------------
@@ -322,7 +331,8 @@ def _log_posterior(point, x) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Tail:
-    """Generalised Pareto tail: beyond `threshold` lie `rate` of all GPUs, and P(excess > y) = (1 + shape y / scale)^(-1 / shape).
+    """Generalised Pareto tail: beyond `threshold` lie `rate` of all GPUs, and P(excess > y) = (1 + shape y /
+    scale)^(-1 / shape).
 
     shape > 0: heavy, 0: exponential, < 0: ends at threshold - scale / shape.
     """
@@ -338,7 +348,8 @@ class Tail:
         """Time that a part p of GPUs does not exceed, p >= 1 - rate."""
         if not 1 - self.rate <= p < 1:
             raise ValueError(f"quantile {p}: the tail begins at {1 - self.rate:.4g}")
-        return self.threshold + float(stats.genpareto.isf((1 - p) / self.rate, self.shape.value, scale=self.scale.value))
+        excess = stats.genpareto.isf((1 - p) / self.rate, self.shape.value, scale=self.scale.value)
+        return self.threshold + float(excess)
 
     def cdf(self, x):
         """P(time <= x) for x at or above the threshold."""
@@ -349,10 +360,11 @@ class Tail:
 
 
 def fit_tail(times, exceedances: int | None = None) -> Tail:
-    """Generalised Pareto tail of a fleet [M], over the threshold that leaves `exceedances` GPUs (default: a tenth, and at
-    least 20 or half of all). (Pickands; Coles, An Introduction to Statistical Modeling of Extreme Values, 4.)
+    """Generalised Pareto tail of a fleet [M], over the threshold that leaves `exceedances` GPUs (default: a tenth,
+    and at least 20 or half of all). (Pickands; Coles, An Introduction to Statistical Modeling of Extreme Values, 4.)
 
-    Maximum likelihood for shapes in -1 .. 1.5, intervals by profile likelihood: ends that are not reached within are None.
+    Maximum likelihood for shapes in -1 .. 1.5, intervals by profile likelihood: ends that are not reached within are
+    None.
     """
     times = sorted_fleet(times)
     if exceedances is None:
@@ -361,35 +373,46 @@ def fit_tail(times, exceedances: int | None = None) -> Tail:
         raise ValueError(f"a tail of {exceedances} of {times.size} GPUs; {MIN_TAIL} or more, and one below, are needed")
     threshold = times[-exceedances - 1]
     excess = times[-exceedances:] - threshold
-    if excess[0] <= 0:
-        excess = np.maximum(excess, 1e-9 * excess[-1])
     if excess[-1] <= 0:
         raise ValueError("the slowest GPUs are all equal; there is no tail to fit")
+    excess = np.maximum(excess, 1e-9 * excess[-1])  # ties with the threshold
     shape, scale = _fit_pareto(excess)
     return Tail(float(threshold), exceedances / times.size, shape, scale, exceedances, times.size)
 
 
 def _fit_pareto(excess) -> tuple[Parameter, Parameter]:
-    """Shape and scale of excesses [K] > 0 from their likelihood on a grid of shapes and scales, finer than a
-    tenth of what hundreds of exceedances tell."""
+    """Shape and scale of excesses [K] > 0 from their likelihood on a grid of shapes and scales, twice drawn in around
+    what is likely, so that it is fine enough for any K."""
     unit = float(excess.mean())
     y = excess / unit
-    scales = np.exp(np.linspace(math.log(0.05), math.log(8.0), 161))
-    likelihood = np.empty((SHAPES.size, scales.size))
-    for row, shape in enumerate(SHAPES):
-        if abs(shape) < 1e-9:
-            likelihood[row] = -y.size * np.log(scales) - y.sum() / scales
-            continue
-        inner = 1 + shape * y[None] / scales[:, None]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            logs = np.where(inner > 0, np.log(np.maximum(inner, 1e-300)), np.inf if shape > -1 else 0.0).sum(axis=1)
-        likelihood[row] = -y.size * np.log(scales) - (1 + 1 / shape) * logs
-        likelihood[row, (inner <= 0).any(axis=1)] = -np.inf
     # chi-squared's value with Student's in the normal's place, for samples of some tens
     drop = y.size / 2 * math.log1p(stats.t.ppf(0.975, y.size - 2) ** 2 / (y.size - 2))
-    shape = _profiled(SHAPES, likelihood.max(axis=1), drop)
-    scale = _profiled(np.log(scales), likelihood.max(axis=0), drop)
-    return shape, Parameter(*(None if end is None else unit * math.exp(end) for end in (scale.value, scale.low, scale.high)))
+    shapes, log_scales = np.linspace(*SHAPE_RANGE, 61), np.linspace(math.log(0.05), math.log(8.0), 61)
+    for _ in range(3):
+        likelihood = np.array([_pareto_likelihood(y, shape, np.exp(log_scales)) for shape in shapes])
+        found = [(grid, likelihood.max(axis=axis)) for grid, axis in ((shapes, 1), (log_scales, 0))]
+        shapes, log_scales = (_drawn_in(grid, profile, 4 * drop) for grid, profile in found)
+    shape, log_scale = (_profiled(grid, profile, drop) for grid, profile in found)
+    ends = (None if end is None else unit * math.exp(end) for end in (log_scale.value, log_scale.low, log_scale.high))
+    return shape, Parameter(*ends)
+
+
+def _pareto_likelihood(y, shape: float, scales) -> np.ndarray:
+    """log likelihood [N] of excesses y [K] for one shape and scales [N]; -inf where an excess lies beyond the law's
+    end."""
+    if abs(shape) < 1e-9:
+        return -y.size * np.log(scales) - y.sum() / scales
+    inner = 1 + shape * y[None] / scales[:, None]
+    inside = (inner > 0).all(axis=1)
+    logs = np.log(np.where(inner > 0, inner, 1.0)).sum(axis=1)
+    return np.where(inside, -y.size * np.log(scales) - (1 + 1 / shape) * logs, -np.inf)
+
+
+def _drawn_in(grid, profile, drop) -> np.ndarray:
+    """A grid of as many points over the part where the profile likelihood is within `drop` of its best, and a point
+    beyond."""
+    likely = np.flatnonzero(profile > profile.max() - drop)
+    return np.linspace(grid[max(likely[0] - 1, 0)], grid[min(likely[-1] + 1, grid.size - 1)], grid.size)
 
 
 def _profiled(grid, profile, drop) -> Parameter:

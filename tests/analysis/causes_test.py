@@ -14,8 +14,8 @@ NOISE, SKEW, HARDWARE = 0.01, 0.1, 0.03
 
 
 def four_cells(rng, steps, speeds=None, noise=NOISE, skew=SKEW, hardware=HARDWARE):
-    """{(even_load, equal_fleet): LayerSeries} of one repeat: device times are work x slowness x noise; the work's skew is
-    autocorrelated over steps. `speeds` [D]: the devices' slowness, drawn where it is not given."""
+    """{(even_load, equal_fleet): LayerSeries} of one repeat: device times are work x slowness x noise; the work's
+    skew is autocorrelated over steps. `speeds` [D]: the devices' slowness, drawn where it is not given."""
     slowness = rng.normal(0, 1, DEVICES) if speeds is None else speeds
     work = np.exp(skew * autoregressive(rng, (steps, LAYERS, DEVICES), 0.5))
     cells = {}
@@ -51,7 +51,8 @@ class Splits(unittest.TestCase):
                     self.assertTrue(getattr(found, name).covers(0), name)
                 else:
                     self.assertAlmostEqual(value, 0, places=9)
-            self.assertAlmostEqual(found.total.value, sum(getattr(found, n).value for n in causes.PARTS if n != "total"))
+            parts = [getattr(found, name).value for name in causes.PARTS if name != "total"]
+            self.assertAlmostEqual(found.total.value, sum(parts))
 
     def test_the_formulas(self):
         cells = {}
@@ -112,7 +113,8 @@ class Splits(unittest.TestCase):
 class FleetsOfEquals(unittest.TestCase):
     def test_curves_read_as_the_solver_reads_them(self):
         tokens, time = np.array([100.0, 200.0, np.nan]), np.array([10.0, 30.0, np.nan])
-        np.testing.assert_allclose(causes.curve_times(tokens, time, [0, 50, 100, 150, 200, 300]), [0, 5, 10, 20, 30, 50])
+        found = causes.curve_times(tokens, time, [0, 50, 100, 150, 200, 300])
+        np.testing.assert_allclose(found, [0, 5, 10, 20, 30, 50])
         self.assertRaises(ValueError, causes.curve_times, np.array([np.nan]), np.array([np.nan]), [1])
 
     def test_planted_slowness_is_taken_out_and_noise_left(self):

@@ -73,9 +73,9 @@ class MeasuredFleets(unittest.TestCase):
         truth = extremes.expected_slowest(times, 196)
         held = [p.low <= truth <= p.high
                 for p in (extremes.project(rng.choice(times, 64, replace=False), [196], rng=rng, laws=100)[0]
-                          for _ in range(20))]
-        print(f"projected from 64 to 196 of Longhorn: {sum(held)} of 20 intervals hold {truth:.3f}")
-        self.assertGreaterEqual(sum(held), 17)
+                          for _ in range(12))]
+        print(f"projected from 64 to 196 of Longhorn: {sum(held)} of 12 intervals hold {truth:.3f}")
+        self.assertGreaterEqual(sum(held), 10)
 
     def test_perlmutter(self):
         runs = pd.read_csv(FLEETS / "perlmutter_a100_gemm.csv")
@@ -181,7 +181,7 @@ class Projections(unittest.TestCase):
         return covered / runs
 
     def test_normal_fleets_from_eight_gpus(self):
-        covered = self.coverage(NORMAL, 8, [4, 64, 1024], 100, seed=11)
+        covered = self.coverage(NORMAL, 8, [4, 64, 1024], 60, seed=11)
         self.assertTrue((covered >= 0.93).all(), covered)
 
     def test_fleets_with_outliers_from_64_gpus(self):
@@ -190,7 +190,8 @@ class Projections(unittest.TestCase):
 
     def test_eight_gpus_leave_rare_outliers_open_and_the_warning_says_so(self):
         self.assertTrue((self.coverage(OUTLIERS, 8, [4, 512], 60, seed=13) >= 0.93).all())
-        found = extremes.project(NORMAL.draw(np.random.default_rng(14), 1, 8)[0], [4, 512], rng=np.random.default_rng(1))
+        rng = np.random.default_rng(14)
+        found = extremes.project(NORMAL.draw(rng, 1, 8)[0], [4, 512], rng=rng)
         self.assertIsNone(found[0].warning)
         self.assertIn("8 GPUs are too few to tell slow outliers", found[1].warning)
         # no GPU of the eight is an outlier, so the value is a normal fleet's; the interval holds fleets that have some
