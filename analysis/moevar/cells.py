@@ -112,6 +112,48 @@ def ratio_interval(repeats, numerator, denominator):
     return intervals.Estimate(value, value - half, value + half, count, f"{count} repeats on other devices")
 
 
+def layer_quantile(repeats, p):
+    """Quantile p (a Fraction, nearest rank) of a cell's layer times over its repeats, ns, with a 95 % interval."""
+    series = [phase.layer_ns.astype(float) for phase in repeats]
+    if not other_devices(repeats):
+        return intervals.quantile_series(series, p)
+
+    def pooled(kept):
+        ordered = np.sort(np.concatenate([series[i].ravel() for i in kept]))
+        return float(ordered[intervals.nearest_rank(p, ordered.size) - 1])
+    return _jackknife(len(repeats), pooled)
+
+
+def layer_change(base, repeats, statistic="mean"):
+    """Relative difference of the mean or median layer time from a base cell's, with a 95 % interval.
+
+    Paired by steps where both took the same; by repeats where those have other devices of a pool.
+    """
+    series = [[phase.layer_ns.astype(float) for phase in part] for part in (base, repeats)]
+    same = [[(phase.repeat, phase.first_step, phase.steps) for phase in part] for part in (base, repeats)]
+    if not other_devices(repeats):
+        return intervals.relative_difference(*series, statistic=statistic, paired=same[0] == same[1])
+
+    def change(kept):
+        before, after = (intervals.linear([part[i] for i in kept], statistic).value for part in series)
+        return after / before - 1
+    if [phase.repeat for phase in base] != [phase.repeat for phase in repeats]:
+        value = intervals.relative_difference(*series, statistic=statistic).value
+        return intervals.Estimate(value, None, None, len(repeats), intervals.NOT_SUPPORTED)
+    return _jackknife(len(repeats), change)
+
+
+def _jackknife(count, statistic):
+    """A statistic of repeats 0 .. count - 1, with Student's t interval from leaving out each once (Efron and
+    Tibshirani, An Introduction to the Bootstrap, 11)."""
+    every = list(range(count))
+    value = statistic(every)
+    left = np.array([statistic(every[:i] + every[i + 1:]) for i in every])
+    error = float(np.sqrt((count - 1) / count * ((left - left.mean()) ** 2).sum()))
+    half = intervals.student(count - 1, 0.05) * error
+    return intervals.Estimate(value, value - half, value + half, count, f"{count} repeats on other devices")
+
+
 def ends(estimate, scale=1.0):
     """(low, high) of an Estimate, scaled; (None, None) where it has no interval."""
     return tuple(None if end is None else scale * end for end in (estimate.low, estimate.high))

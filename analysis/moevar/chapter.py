@@ -7,7 +7,6 @@ import numpy as np
 from moevar import cells, intervals, page
 from moevar.figures import (Drawing, NotCarried, causes, drift, fleet_speed, fleet_state, layer_time, prediction,
                             sensors, slow_step, slowest_law, spread_cap, tax_by_size, tax_idle, vibe_projection)
-from moevar.figures.layer_time import _same_steps
 from moevar.study import StudyError
 
 # (anchor, heading, lead, figure modules)
@@ -155,13 +154,10 @@ def policy_table(study):
     rows, bases = [], {}
     for condition, devices, policy, repeats in cells.cells(study, phases):
         base = bases.setdefault((condition, devices), repeats)
-        layer = [phase.layer_ns / 1e6 for phase in repeats]
-        change = "base" if base is repeats else _estimate(
-            intervals.relative_difference([phase.layer_ns for phase in base], [phase.layer_ns for phase in repeats],
-                                          paired=_same_steps(base, repeats)), 100, 1, "+")
+        change = "base" if base is repeats else _estimate(cells.layer_change(base, repeats), 100, 1, "+")
         rows.append((policy, str(devices), condition.label, _estimate(cells.tax_interval(repeats), 100, 2),
                      _estimate(cells.idle_interval(repeats), 100, 2), change,
-                     *(_estimate(intervals.quantile_series(layer, p), 1, 3)
+                     *(_estimate(cells.layer_quantile(repeats, p), 1e-6, 3)
                        for p in (intervals.MEDIAN, intervals.P90, intervals.P99)),
                      _mean_text([phase.solve_ms for phase in repeats])))
     return page.table(("policy", "devices", "condition", "tax %", "idle %", "mean layer against base %", "median ms",

@@ -89,11 +89,40 @@ class Causes(unittest.TestCase):
             # cells that split causes are no repeats of the study's own cell
             for index in row["phases"]:
                 self.assertFalse(cells[index]["even_load"] or cells[index]["equal_fleet"])
+        self.check_jackknife(out, figures)
         # every device of the pool that any subset showed is known, once
         for row in figures["fleet-speed"]["numbers"]:
             self.assertEqual(row["devices_known"], 64)
         observed = [row for row in figures["slowest-law"]["numbers"] if row["what"] == "observed"]
         self.assertTrue(observed and all(row["even_load"] for row in observed))
+
+    def check_jackknife(self, out, figures):
+        """Medians and ratios of them over repeats on other devices: Student's t, leaving out each repeat once."""
+        def jackknifed(statistic):
+            value = statistic(range(6))
+            left = np.array([statistic([i for i in range(6) if i != out]) for out in range(6)])
+            return value, 2.570582 * np.sqrt(5 / 6 * ((left - left.mean()) ** 2).sum())
+
+        def median(indices, kept):
+            values = np.sort(np.concatenate([series[indices[i]].ravel() for i in kept]))
+            return values[-(-values.size // 2) - 1]
+        with h5py.File(out / "study.h5") as file:
+            series = {int(name): group["layer/layer_ns"][...] / 1e3 for name, group in file["phases"].items()}
+        checked = 0
+        for row in figures["layer-time"]["numbers"]:
+            self.assertEqual(row["interval"], "6 repeats on other devices")
+            if row["what"] == "layer_us.median":
+                value, half = jackknifed(lambda kept: median(row["phases"], kept))
+                np.testing.assert_allclose([row["value"], row["low"], row["high"]], [value, value - half, value + half],
+                                           rtol=1e-6)
+                checked += 1
+        for row in figures["vibe-projection"]["numbers"]:
+            if "base_phases" in row:
+                value, half = jackknifed(lambda kept: median(row["phases"], kept) / median(row["base_phases"], kept))
+                np.testing.assert_allclose([row["value"], row["low"], row["high"]], [value, value - half, value + half],
+                                           rtol=1e-6)
+                checked += 1
+        self.assertEqual(checked, 4 + 2)
 
     def test_equal_fleets_are_predicted_where_none_can_be_run(self):
         out = self.dir / "cpu"

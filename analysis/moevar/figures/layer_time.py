@@ -34,16 +34,15 @@ def _draw(name, panels):
         best = best or _ratio(condition, devices, rows)
     axes[-1].set_xlabel("layer time, ms")
     caption = ("Nearest-rank quantiles over all layer calls of all repeats, with 95 % intervals by ranks at the "
-               "effective sample size of the autocorrelated steps; a quantile without a bar has an interval that so "
-               "few steps do not support.")
+               "effective sample size of the autocorrelated steps, or from leaving out repeats where each has other "
+               "devices of a pool; a quantile without a bar has an interval that so few steps do not support.")
     return Drawing(name, best or "How long a layer takes under each policy", caption, numbers, figure)
 
 
 def _draw_cell(axis, place, repeats):
-    series = [phase.layer_ns / 1e3 for phase in repeats]
     estimates = {}
     for i, ((name, p), (_, colour, marker, filled)) in enumerate(zip(QUANTILES, ENTRIES)):
-        estimate = estimates[name] = intervals.quantile_series(series, p)
+        estimate = estimates[name] = cells.shifted(cells.layer_quantile(repeats, p), 0.0, 1e-3)
         y = place + style.dodge(i, 3, 0.36)
         style.error_bar(axis, estimate.value / 1e3, y, *cells.ends(estimate, 1e-3), colour, horizontal=True)
         axis.plot([estimate.value / 1e3], [y], marker=marker, color=colour, markersize=4.5,
@@ -56,16 +55,12 @@ def _ratio(condition, devices, rows):
     base, base_repeats = rows[0]
     if len(rows) < 2:
         return None
+
     def mean(repeats):
         return sum(phase.layer_ns.sum() for phase in repeats) / sum(phase.layer_ns.size for phase in repeats)
+
     policy, repeats = min(rows[1:], key=lambda row: mean(row[1]))
-    change = intervals.relative_difference([p.layer_ns for p in base_repeats], [p.layer_ns for p in repeats],
-                                           paired=_same_steps(base_repeats, repeats))
+    change = cells.layer_change(base_repeats, repeats)
     span = "" if change.low is None else f" ({100 * change.low:+.1f} to {100 * change.high:+.1f} %)"
     return (f"{policy} changes the mean layer time of {base} by {100 * change.value:+.1f} %{span} on {devices} devices "
             f"({condition.label})")
-
-
-def _same_steps(one, other):
-    """Whether two cells' repeats took the same steps of the workload, so that they can be compared step by step."""
-    return [(p.repeat, p.first_step, p.steps) for p in one] == [(p.repeat, p.first_step, p.steps) for p in other]

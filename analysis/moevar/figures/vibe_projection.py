@@ -1,8 +1,7 @@
 """Layer time of a policy ÷ contiguous against the number of devices, beside ViBE's published projection."""
 
-from moevar import cells, intervals, style
+from moevar import cells, style
 from moevar.figures import Drawing, NotCarried, pages
-from moevar.figures.layer_time import _same_steps
 
 # arXiv 2606.00735 v1, scale projection: simulated from 80 measured MI300X curves with ShareGPT loads, larger groups by
 # duplicating GPUs; median per-layer tail latency over vLLM's (contiguous) median of the same size, read off the figure.
@@ -43,7 +42,8 @@ def _draw(study, phases, name, conditions, policies):
                 for policy, published in PUBLISHED.items() for n, value in published.items()]
     title = _title(numbers)
     caption = ("Filled: median layer time ÷ that of contiguous placement on as many devices, with 95 % intervals "
-               "(steps paired where both took the same). Open: the published projection, simulated from 80 measured "
+               "(as for layer times; steps paired where both took the same). Open: the published projection, simulated "
+               "from 80 measured "
                "MI300X curves with ShareGPT loads, larger groups by duplicating GPUs; ratios of median per-layer tail "
                "latency, read off its figure. Machine, model, loads and exchange differ: shapes can be compared, "
                "levels cannot.")
@@ -58,8 +58,7 @@ def _ours(axis, study, phases, condition, policies, sizes):
             repeats = cells.select(phases, devices=devices, policy=policy)
             if not base or not repeats:
                 continue
-            change = intervals.relative_difference([p.layer_ns for p in base], [p.layer_ns for p in repeats],
-                                                   statistic="median", paired=_same_steps(base, repeats))
+            change = cells.layer_change(base, repeats, "median")
             ratio = cells.shifted(change, 1.0)
             colour, marker = style.look(policy)
             x = sizes.index(devices) - 0.12 + style.dodge(i, len(policies), 0.5)
