@@ -231,6 +231,35 @@ class Bad(unittest.TestCase):
         self.assertTrue("placement/predicted_us cannot be read" in (out / "report.html").read_text())
         self.assertTrue((out / "figures/tax-by-size.svg").exists())
 
+    def test_the_folder_of_a_killed_run(self):
+        """study.h5 as an index of phases/NNNN.h5, one of them not yet listed, one half written, no summary.json."""
+        out = self.copy("killed")
+        (out / "summary.json").unlink()
+        (out / "phases").mkdir()
+        with h5py.File(out / "study.h5", "r+") as file:
+            file.attrs["complete"], file.attrs["planned_phases"] = np.int64(0), np.int64(6)
+            for name in list(file["phases"]):
+                with h5py.File(out / "phases" / f"{name}.h5", "w") as part:
+                    file.copy(f"phases/{name}", part, "phase")      # links to other phases' speed models stay links
+                    file.copy(f"timing/{name}", part, "timing")
+                del file["phases"][name], file["timing"][name]
+                if name != "0003":
+                    file["phases"][name] = h5py.ExternalLink(f"phases/{name}.h5", "/phase")
+                    file["timing"][name] = h5py.ExternalLink(f"phases/{name}.h5", "/timing")
+        (out / "phases" / "0004.h5.tmp").write_bytes(b"half a phase")
+        made = report(out)
+        self.assertEqual(made.returncode, 0, made.stderr)
+        text = (out / "report.html").read_text()
+        for words in ("2 of 6 planned phases are missing: 0004 to 0005", "complete = 0", "summary.json is missing"):
+            self.assertTrue(words in text, words)
+        rows = json.loads((out / "figures/tax-by-size.json").read_text())["numbers"]
+        self.assertEqual({row["phase"] for row in rows if "straggler_tax" in row}, {0, 1, 2, 3})
+        cells = json.loads((self.dir / "run" / "summary.json").read_text())["cells"]
+        for row in rows:
+            if "straggler_tax" in row:
+                self.assertAlmostEqual(row["straggler_tax"], cells[row["phase"]]["straggler_tax"], places=12)
+        self.assertTrue((out / "figures/fleet-speed.svg").exists())
+
     def test_a_run_without_phases(self):
         out = self.copy("none")
         with h5py.File(out / "study.h5", "r+") as file:
