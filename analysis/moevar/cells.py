@@ -57,6 +57,16 @@ def sizes(phases):
     return sorted({phase.devices for phase in phases})
 
 
+def shown_sizes(phases, most=5):
+    """Fleet sizes that a figure with panels per size shows: all, or of more than `most` the first, the last and an even
+    choice between; and the sentence that says so."""
+    every = sizes(phases)
+    if len(every) <= most:
+        return every, ""
+    places = np.unique(np.linspace(0, len(every) - 1, most).round().astype(int))
+    return [every[place] for place in places], f" Of {len(every)} fleet sizes {len(places)} are shown."
+
+
 def policies(study, phases):
     """Policies of these phases in the study file's order; others behind."""
     listed = study.config.get("placement", {}).get("policies", [])
@@ -221,6 +231,18 @@ def fleet_times(study, condition):
         if found is not None and (best is None or len(found[0]) >= len(best.rows)):
             best = FleetTimes(condition, devices, *found)
     return best
+
+
+def fleets(study):
+    """FleetTimes of every cap, heat and workload that has them. Weak and strong scaling have the same devices: of both,
+    strong scaling's are taken."""
+    found = {}
+    for condition in conditions(study.phases):
+        key = condition.power_cap_w, condition.heat, condition.workload
+        fleet = None if key in found else fleet_times(study, condition)
+        if fleet is not None:
+            found[key] = fleet
+    return list(found.values())
 
 
 def _first_seen(phases):

@@ -124,15 +124,12 @@ def _standing(phases):
 def outlier_table(study):
     """Devices beyond the rule, by host and UUID."""
     rows, total = [], 0
-    for condition in cells.conditions(study.phases):
-        fleet = cells.fleet_times(study, condition)
-        if fleet is None:
-            continue
+    for fleet in cells.fleets(study):
         late, limit = cells.outliers(fleet.relative)
         total += len(late)
         for device in late[:10]:
             about = study.fleet.iloc[fleet.rows[device]]
-            rows.append((str(about["uuid"]), about["host"], condition.label, f"{fleet.relative[device]:.4f}",
+            rows.append((str(about["uuid"]), about["host"], fleet.condition.label, f"{fleet.relative[device]:.4f}",
                          f"{limit:.4f}", *(_plain(fleet.state[name][device])
                                            for name in ("sm_clock_mhz", "temperature_c", "power_w"))))
     if not rows:

@@ -90,14 +90,20 @@ def _legend(figure, entries, columns):
                   borderaxespad=0.3, borderpad=0, handlelength=1.2)
 
 
+def marker_size(places, usual=5.0):
+    """Smaller marks where many categories leave little room."""
+    return usual if places <= 8 else 0.62 * usual
+
+
 def dodge(index, count, width=0.7):
     """Offset from a category's place so that several things stand side by side."""
     return 0.0 if count < 2 else width * (index / (count - 1) - 0.5)
 
 
-def categories(axis, labels, rotation=0):
-    """Names on an x axis whose values have no distance."""
-    axis.set_xticks(range(len(labels)), labels, rotation=rotation)
+def categories(axis, labels):
+    """Names on an x axis whose values have no distance; slanted where they would not fit."""
+    letters = sum(len(label) + 2 for label in labels)
+    axis.set_xticks(range(len(labels)), labels, rotation=60 if letters > 60 else 0)     # 60 fit beside each other
     axis.set_xlim(-0.6, len(labels) - 0.4)
     axis.grid(False, axis="x")
     for place in range(len(labels) - 1):

@@ -11,7 +11,7 @@ CIRCLED = 50
 
 
 def draw(study):
-    fleets = [fleet for fleet in (cells.fleet_times(study, c) for c in cells.conditions(study.phases)) if fleet]
+    fleets = cells.fleets(study)
     if not fleets:
         raise NotCarried("No phase has a speed model, which every study with phases.profile makes.")
     count = max(len(fleet.rows) for fleet in fleets)

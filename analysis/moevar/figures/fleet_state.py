@@ -11,7 +11,7 @@ POINTS_IN_SVG = 3000
 
 
 def draw(study):
-    fleets = [fleet for fleet in (cells.fleet_times(study, c) for c in cells.conditions(study.phases)) if fleet]
+    fleets = cells.fleets(study)
     panels = [(name, label) for name, label in PANELS
               if any(np.isfinite(fleet.state[name]).any() for fleet in fleets)]
     if not panels:

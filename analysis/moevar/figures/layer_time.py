@@ -13,13 +13,16 @@ def draw(study):
     phases = cells.measured(study)
     if not phases:
         raise NotCarried("No phase has measured steps (phases.steps > 0).")
+    sizes, note = cells.shown_sizes(phases)
     panels = {}
     for condition, devices, policy, repeats in cells.cells(study, phases):
+        if devices not in sizes:
+            continue
         panels.setdefault((condition, devices), []).append((policy, repeats))
-    return pages("layer-time", list(panels.items()), PANELS, _draw)
+    return pages("layer-time", list(panels.items()), PANELS, lambda name, part: _draw(name, part, note))
 
 
-def _draw(name, panels):
+def _draw(name, panels, note):
     highest = max(len(rows) for _, rows in panels)
     figure, axes = style.rows(len(panels), 0.62 + 0.2 * highest, entries=ENTRIES)
     numbers, best = [], None
@@ -35,7 +38,7 @@ def _draw(name, panels):
     axes[-1].set_xlabel("layer time, ms")
     caption = ("Nearest-rank quantiles over all layer calls of all repeats, with 95 % intervals by ranks at the "
                "effective sample size of the autocorrelated steps, or from leaving out repeats where each has other "
-               "devices of a pool; a quantile without a bar has an interval that so few steps do not support.")
+               "devices of a pool; a quantile without a bar has an interval that so few steps do not support." + note)
     return Drawing(name, best or "How long a layer takes under each policy", caption, numbers, figure)
 
 

@@ -10,18 +10,22 @@ def draw(study):
     phases = [phase for phase in cells.measured(study) if np.isfinite(phase.predicted_us).any()]
     if not phases:
         raise NotCarried("No placement was predicted a time: that needs a speed model, which phases.profile makes.")
-    policies, sizes = cells.policies(study, phases), cells.sizes(phases)
+    sizes, note = cells.shown_sizes(phases)
+    policies = cells.policies(study, phases)
     entries = [(policy, *style.look(policy), True) for policy in policies]
     figure, axes = style.rows(len(sizes), 2.9, entries=entries)
     numbers = []
     for axis, devices in zip(axes, sizes):
         for policy in policies:
             colour, marker = style.look(policy)
-            for phase in cells.select(phases, devices=devices, policy=policy):
-                achieved = phase.expert_max_ns.mean(axis=0) / 1e3
-                axis.scatter(phase.predicted_us / 1e3, achieved / 1e3, s=9, color=colour, marker=marker, alpha=0.45,
-                             linewidths=0, rasterized=True)
-                numbers.append(_row(phase, achieved))
+            here = cells.select(phases, devices=devices, policy=policy)
+            if not here:
+                continue
+            achieved = [phase.expert_max_ns.mean(axis=0) / 1e3 for phase in here]
+            predicted = np.concatenate([phase.predicted_us for phase in here])
+            axis.scatter(predicted / 1e3, np.concatenate(achieved) / 1e3, s=9, color=colour, marker=marker, alpha=0.45,
+                         linewidths=0, rasterized=True)
+            numbers += [_row(phase, times) for phase, times in zip(here, achieved)]
         _diagonal(axis)
         axis.set_title(f"{devices} devices")
         axis.set_ylabel("achieved, ms")
@@ -37,7 +41,7 @@ def draw(study):
         del row["errors"]
     caption = ("One point per layer and phase: the slowest device's expert time as the speed models predicted it for "
                "the loads that the policy planned with, and its mean over the phase's steps (other steps, of the same "
-               "workload). On the diagonal both agree; above it the loads or the devices had moved.")
+               "workload). On the diagonal both agree; above it the loads or the devices had moved." + note)
     return [Drawing("prediction", title, caption, numbers, figure)]
 
 

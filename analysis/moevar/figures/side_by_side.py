@@ -7,8 +7,7 @@ from moevar.figures.fleet_speed import POINTS_IN_SVG, _strip
 
 def fleets(runs):
     """runs: (name, StudyFile) of each; a row of points per run and condition."""
-    found = [(name, fleet) for name, study in runs
-             for fleet in (cells.fleet_times(study, c) for c in cells.conditions(study.phases)) if fleet]
+    found = [(name, fleet) for name, study in runs for fleet in cells.fleets(study)]
     if not found:
         raise NotCarried("No phase of these runs has a speed model, which every study with phases.profile makes.")
     names = list(dict.fromkeys(name for name, _ in found))

@@ -132,7 +132,7 @@ def _draw_laws(axis, laws, sizes):
         x, value = sizes.index(row["devices"]) - 0.36 + 0.11 * place, 100 * row["value"]
         low, high = (None if row[end] is None else 100 * row[end] for end in ("low", "high"))
         style.error_bar(axis, x, value, low, high, colour)
-        axis.plot([x], [value], marker=marker, color=colour, markersize=5,
+        axis.plot([x], [value], marker=marker, color=colour, markersize=style.marker_size(len(sizes)),
                   markerfacecolor=colour if filled else "white")
     return {row["devices"]: row["value"] for row in laws if row["law"] == "exact"}
 
@@ -170,11 +170,11 @@ def _draw_observed(panel, condition, row, exact, sizes, policies):
     colour, marker = style.look(policy)
     x = sizes.index(devices) + 0.17 + style.dodge(policies.index(policy), len(policies), 0.28)
     style.error_bar(upper, x, 100 * estimate.value, *cells.ends(estimate, 100), colour)
-    upper.plot([x], [100 * estimate.value], marker=marker, color=colour, markersize=4.5)
+    upper.plot([x], [100 * estimate.value], marker=marker, color=colour, markersize=style.marker_size(len(sizes), 4.5))
     left = cells.shifted(estimate, -exact[devices]) if devices in exact else None
     if left:
         style.error_bar(lower, x, 100 * left.value, *cells.ends(left, 100), colour)
-        lower.plot([x], [100 * left.value], marker=marker, color=colour, markersize=4.5)
+        lower.plot([x], [100 * left.value], marker=marker, color=colour, markersize=style.marker_size(len(sizes), 4.5))
     return {**condition.factors, "what": "observed", "devices": devices, "policy": policy,
             "even_load": repeats[0].even_load, "phases": [phase.index for phase in repeats],
             **cells.interval(estimate), "minus_law": left.value if left else None}

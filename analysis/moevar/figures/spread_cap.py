@@ -7,12 +7,11 @@ from moevar.figures import Drawing, NotCarried, percent
 
 
 def draw(study):
-    found = [c for c in cells.conditions(study.phases) if c.power_cap_w is not None]
-    if len({condition.power_cap_w for condition in found}) < 2:
+    fleets = [fleet for fleet in cells.fleets(study)
+              if fleet.condition.power_cap_w is not None and len(fleet.rows) > 1]
+    if len({condition.power_cap_w for condition in cells.conditions(study.phases)} - {None}) < 2:
         raise NotCarried("The spread against the power cap needs two caps or more: conditions.power_cap_w = [700, 500, "
                          "300], as in jobs/studies/spread-vs-cap.toml.")
-    fleets = [fleet for fleet in (cells.fleet_times(study, condition) for condition in found) if fleet]
-    fleets = [fleet for fleet in fleets if len(fleet.rows) > 1]
     if not fleets:
         raise NotCarried("No phase has speed models of two devices or more, which phases.profile makes of every fleet.")
     caps = sorted({fleet.condition.power_cap_w for fleet in fleets}, reverse=True)

@@ -23,7 +23,7 @@ def _draw(study, phases, name, conditions):
         for _, devices, policy, repeats in cells.cells(study, cells.select(phases, condition)):
             x = sizes.index(devices) + style.dodge(policies.index(policy), len(policies))
             estimate, taxes = cells.tax_interval(repeats), [_tax(phase) for phase in repeats]
-            _draw_cell(axis, x, policy, estimate, taxes, 0.6 / len(policies))
+            _draw_cell(axis, x, policy, estimate, taxes, len(policies), len(sizes))
             numbers += [{**phase.factors, "straggler_tax": tax} for phase, tax in zip(repeats, taxes)]
             numbers.append({**condition.factors, "devices": devices, "policy": policy, "what": "tax over repeats",
                             "phases": [phase.index for phase in repeats], **cells.interval(estimate)})
@@ -40,17 +40,18 @@ def _draw(study, phases, name, conditions):
     return Drawing(name, _title(rows), caption, numbers, figure)
 
 
-def _draw_cell(axis, x, policy, estimate, taxes, width):
+def _draw_cell(axis, x, policy, estimate, taxes, policies, places):
     """A cell's tax with its interval, the taxes of its repeats, and from five of them on a box."""
     colour, marker = style.look(policy)
     if len(taxes) >= 5:
-        axis.boxplot([[100 * tax for tax in taxes]], positions=[x], widths=width, showfliers=False, manage_ticks=False,
-                     boxprops={"color": colour, "linewidth": 0.7}, whiskerprops={"color": colour, "linewidth": 0.7},
-                     capprops={"linewidth": 0}, medianprops={"color": colour})
+        axis.boxplot([[100 * tax for tax in taxes]], positions=[x], widths=0.6 / policies, showfliers=False,
+                     manage_ticks=False, boxprops={"color": colour, "linewidth": 0.7},
+                     whiskerprops={"color": colour, "linewidth": 0.7}, capprops={"linewidth": 0},
+                     medianprops={"color": colour})
     if len(taxes) > 1:
         axis.scatter([x] * len(taxes), [100 * tax for tax in taxes], s=5, color=colour, alpha=0.5, linewidths=0)
     style.error_bar(axis, x, 100 * estimate.value, *cells.ends(estimate, 100), colour)
-    axis.plot([x], [100 * estimate.value], marker=marker, color=colour, markersize=5)
+    axis.plot([x], [100 * estimate.value], marker=marker, color=colour, markersize=style.marker_size(places))
 
 
 def _tax(phase):

@@ -12,14 +12,17 @@ def draw(study):
     phases = cells.measured(study)
     if not phases:
         raise NotCarried("No phase has measured steps (phases.steps > 0).")
+    sizes, note = cells.shown_sizes(phases)
     panels = {}
     for condition, devices, policy, repeats in cells.cells(study, phases):
+        if devices not in sizes:
+            continue
         estimates = cells.tax_interval(repeats), cells.idle_interval(repeats)
         panels.setdefault((condition, devices), []).append((policy, repeats, estimates))
-    return pages("tax-idle", list(panels.items()), PANELS, _draw)
+    return pages("tax-idle", list(panels.items()), PANELS, lambda name, part: _draw(name, part, note))
 
 
-def _draw(name, panels):
+def _draw(name, panels, note):
     highest = max(len(rows) for _, rows in panels)
     figure, axes = style.rows(len(panels), 0.62 + 0.17 * highest, entries=ENTRIES, sharex=True)
     numbers = []
@@ -34,7 +37,7 @@ def _draw(name, panels):
     axes[-1].set_xlabel("%")
     style.from_zero(axes[0], "x", 1.03)
     caption = ("Tax: Σ layer time × devices ÷ Σ busy time − 1. Idle: Σ wait ÷ (devices × Σ layer time). Both over all "
-               "layer calls and repeats, with 95 % intervals, as in the figure of taxes by size.")
+               "layer calls and repeats, with 95 % intervals, as in the figure of taxes by size." + note)
     return Drawing(name, _title(*panels[0]), caption, numbers, figure)
 
 

@@ -32,7 +32,7 @@ def _draw(study, phases, name, conditions, policies):
         for i, (policy, published) in enumerate(PUBLISHED.items()):
             colour, marker = style.look(policy)
             axis.plot([sizes.index(n) + 0.30 + 0.12 * i for n in published], list(published.values()), linestyle="",
-                      marker=marker, color=colour, markerfacecolor="white", markersize=5)
+                      marker=marker, color=colour, markerfacecolor="white", markersize=style.marker_size(len(sizes)))
         axis.axhline(1, color=style.GREY, linewidth=0.8)
         style.categories(axis, [str(size) for size in sizes])
         axis.set_title(condition.label)
@@ -63,7 +63,7 @@ def _ours(axis, study, phases, condition, policies, sizes):
             colour, marker = style.look(policy)
             x = sizes.index(devices) - 0.12 + style.dodge(i, len(policies), 0.5)
             style.error_bar(axis, x, ratio.value, ratio.low, ratio.high, colour)
-            axis.plot([x], [ratio.value], marker=marker, color=colour, markersize=5)
+            axis.plot([x], [ratio.value], marker=marker, color=colour, markersize=style.marker_size(len(sizes)))
             rows.append({**condition.factors, "devices": devices, "policy": policy,
                          "what": "ratio of median layer times", "phases": [p.index for p in repeats],
                          "base_phases": [p.index for p in base],
