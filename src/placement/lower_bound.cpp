@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -27,17 +28,58 @@ constexpr double kPrecision = 1e-10;  ///< relative
 constexpr double kSlotPrecision =
     1e-9;  ///< of conditions 2 to 4; kJustAbove in mean_search.cpp is more
 
-double done_by(const SpeedModels& speeds, double time_us) {
-  double sum = 0.0;
-  for (const auto& curve : speeds) {
-    sum += curve.tokens_within(time_us);
+/// SpeedCurve::tokens_within() of a fleet for many times that lie close together: curves in one
+/// piece of memory, and of each the segment in which the last time fell.
+class Capacities {
+ public:
+  explicit Capacities(const SpeedModels& speeds) {
+    first_.reserve(speeds.size() + 1);
+    first_.push_back(0);
+    for (const auto& curve : speeds) {
+      tokens_.insert(tokens_.end(), curve.grid().begin(), curve.grid().end());
+      times_.insert(times_.end(), curve.times().begin(), curve.times().end());
+      first_.push_back(tokens_.size());
+    }
+    segment_.resize(speeds.size(), 1);
   }
-  return sum;
-}
+
+  [[nodiscard]] std::size_t devices() const noexcept { return segment_.size(); }
+
+  double within(std::size_t device, double time_us) noexcept {
+    const double* tokens = &tokens_[first_[device]];
+    const double* times = &times_[first_[device]];
+    const std::size_t last = first_[device + 1] - first_[device] - 1;
+    std::size_t& i = segment_[device];
+    while (i > 1 && times[i - 1] > time_us) {
+      --i;
+    }
+    while (i < last && times[i] <= time_us) {
+      ++i;
+    }
+    const double rise = times[i] - times[i - 1];
+    return rise <= 0.0
+               ? std::numeric_limits<double>::infinity()
+               : tokens[i - 1] + (tokens[i] - tokens[i - 1]) * (time_us - times[i - 1]) / rise;
+  }
+
+  double of_all(double time_us) noexcept {
+    double sum = 0.0;
+    for (std::size_t device = 0; device < devices(); ++device) {
+      sum += within(device, time_us);
+    }
+    return sum;
+  }
+
+ private:
+  std::vector<std::size_t> first_;  ///< where a device's curve begins
+  std::vector<double> tokens_;
+  std::vector<double> times_;
+  std::vector<std::size_t> segment_;
+};
 
 /// Condition 1 as an equation: the largest time known to be too short. False position (Illinois),
-/// as done_by is piecewise linear but for the jumps where a curve is flat.
-double fractional_finish_us(double tokens, const SpeedModels& speeds) {
+/// as what is done is piecewise linear but for the jumps where a curve is flat.
+double fractional_finish_us(double tokens, const SpeedModels& speeds, Capacities& capacities) {
   const double even = tokens / static_cast<double>(speeds.size());
   double low = std::numeric_limits<double>::infinity();
   double high = 0.0;
@@ -47,8 +89,8 @@ double fractional_finish_us(double tokens, const SpeedModels& speeds) {
     high = std::max(high, time);
   }
   low *= 1.0 - kPrecision;
-  double missing_low = done_by(speeds, low) - tokens;
-  double missing_high = done_by(speeds, high) - tokens;
+  double missing_low = capacities.of_all(low) - tokens;
+  double missing_high = capacities.of_all(high) - tokens;
   if (missing_low >= 0.0) {  // a flat start: no time at all is needed, or the curves jump
     return low;
   }
@@ -58,7 +100,7 @@ double fractional_finish_us(double tokens, const SpeedModels& speeds) {
                           : 0.5 * (low + high);
     // one side would else creep: stay a little inside
     middle = std::clamp(middle, low + 0.2 * kPrecision * high, high - 0.2 * kPrecision * high);
-    const double missing = done_by(speeds, middle) - tokens;
+    const double missing = capacities.of_all(middle) - tokens;
     if (missing < 0.0) {
       low = middle;
       missing_low = missing;
@@ -75,27 +117,27 @@ double fractional_finish_us(double tokens, const SpeedModels& speeds) {
 /// Conditions 2 to 4 for one layer.
 class SlotRules {
  public:
-  SlotRules(std::span<const double> loads, const SpeedModels& speeds, int slots_per_device)
+  SlotRules(std::span<const double> loads, Capacities& capacities, int slots_per_device)
       : falling_(loads.begin(), loads.end()),
-        speeds_(speeds),
+        capacities_(capacities),
         width_(static_cast<std::size_t>(slots_per_device)),
-        slots_(speeds.size() * width_) {
-    caps_.reserve(speeds.size());
+        slots_(capacities.devices() * width_) {
+    caps_.reserve(capacities.devices());
     std::ranges::sort(falling_, std::greater<>{});
     sum_.resize(falling_.size() + 1, 0.0);
     std::partial_sum(falling_.begin(), falling_.end(), sum_.begin() + 1);
     lightest_.resize(falling_.size() + 1, 0.0);
     std::partial_sum(falling_.rbegin(), falling_.rend(), lightest_.begin() + 1);
-    for (std::size_t d = 0; d < speeds.size(); ++d) {
+    for (std::size_t d = 0; d < capacities.devices(); ++d) {
       caps_.push_back({0.0, d});
     }
-    cap_sum_.resize(speeds.size() + 1);
+    cap_sum_.resize(capacities.devices() + 1);
   }
 
   [[nodiscard]] bool allow(double time_us) {
     // hardly changes from one time to the next, so the order is kept
     for (auto& cap : caps_) {
-      cap.tokens = speeds_[cap.device].tokens_within(time_us);
+      cap.tokens = capacities_.within(cap.device, time_us);
     }
     if (slots_ != falling_.size() &&
         falling_.front() <= std::ranges::max_element(caps_, {}, &Cap::tokens)->tokens) {
@@ -148,13 +190,16 @@ class SlotRules {
     constexpr std::size_t kMostTogether = 4;  // more heavy experts on a device: condition 1 rules
     const std::size_t devices = caps_.size();
     const std::size_t together = std::min(kMostTogether, width_);
+    // of the k heaviest, the q lightest only ever get lighter with k, and more devices able
+    std::array<std::size_t, kMostTogether + 1> able_for{};
     for (std::size_t k = 1; k <= devices * together && k + width_ <= falling_.size(); ++k) {
       std::size_t room = 0;
       for (std::size_t q = 1; q <= together && room < k && q <= k; ++q) {
         const double needed = least(k, q);
-        const auto end =
-            std::ranges::lower_bound(caps_, needed, std::greater_equal<>{}, &Cap::tokens);
-        const auto able = static_cast<std::size_t>(end - caps_.begin());
+        std::size_t& able = able_for[q];
+        while (able < devices && caps_[able].tokens >= needed) {
+          ++able;
+        }
         room += able;
         if (able == 0) {
           break;
@@ -192,23 +237,21 @@ class SlotRules {
   std::vector<double> falling_;
   std::vector<double> sum_;       ///< of the k heaviest
   std::vector<double> lightest_;  ///< of the k lightest: no differences of large sums
-  const SpeedModels& speeds_;
+  Capacities& capacities_;
   std::size_t width_;
   std::size_t slots_;
   std::vector<Cap> caps_;        ///< by falling tokens
   std::vector<double> cap_sum_;  ///< of the largest
 };
 
-}  // namespace
-
-double lower_bound_us(std::span<const double> loads, const SpeedModels& speeds,
-                      int slots_per_device) {
+double bound_us(std::span<const double> loads, const SpeedModels& speeds, Capacities& capacities,
+                int slots_per_device) {
   const double tokens = std::accumulate(loads.begin(), loads.end(), 0.0);
   if (!(tokens > 0.0)) {
     return 0.0;
   }
-  double low = fractional_finish_us(tokens, speeds);
-  SlotRules rules(loads, speeds, slots_per_device);
+  double low = fractional_finish_us(tokens, speeds, capacities);
+  SlotRules rules(loads, capacities, slots_per_device);
   if (rules.allow(low)) {
     return low;
   }
@@ -226,13 +269,22 @@ double lower_bound_us(std::span<const double> loads, const SpeedModels& speeds,
   return low;
 }
 
+}  // namespace
+
+double lower_bound_us(std::span<const double> loads, const SpeedModels& speeds,
+                      int slots_per_device) {
+  Capacities capacities(speeds);
+  return bound_us(loads, speeds, capacities, slots_per_device);
+}
+
 std::vector<double> lower_bounds(const Problem& problem, int slots_per_device) {
+  Capacities capacities(problem.speeds);
   std::vector<double> bounds;
   for (int layer = 0; layer < problem.layers(); ++layer) {
     const LayerProblem part(problem, layer);
     double sum = 0.0;
     for (int step = 0; step < part.steps(); ++step) {
-      sum += lower_bound_us(part.step(step), problem.speeds, slots_per_device);
+      sum += bound_us(part.step(step), problem.speeds, capacities, slots_per_device);
     }
     bounds.push_back(sum / part.steps());
   }

@@ -1,6 +1,7 @@
 #include "placement/migration.hpp"
 
 #include <algorithm>
+#include <memory_resource>
 #include <span>
 
 #include <fmt/format.h>
@@ -12,7 +13,7 @@ namespace moevar::placement {
 
 namespace {
 
-using Experts = std::vector<std::int32_t>;
+using Experts = std::pmr::vector<std::int32_t>;
 
 std::span<const std::int32_t> slots_of(const Placement& placement, int layer, int device) {
   const auto width = static_cast<std::size_t>(placement.slots_per_device);
@@ -38,11 +39,16 @@ bool remove_one(Experts& experts, std::int32_t expert) {
 class LayerPlan {
  public:
   LayerPlan(const Placement& from, const Placement& to, int layer, std::vector<Send>& plan)
-      : layer_(layer), plan_(plan), devices_(static_cast<std::size_t>(to.devices)) {
+      : layer_(layer), plan_(plan), sent_(static_cast<std::size_t>(to.devices), 0) {
     const auto last = std::max(std::ranges::max(from.expert_of_slot.row(layer)),
                                std::ranges::max(to.expert_of_slot.row(layer)));
-    experts_.resize(static_cast<std::size_t>(last) + 1);
+    experts_.reserve(static_cast<std::size_t>(last) + 1);
+    for (std::int32_t id = 0; id <= last; ++id) {
+      experts_.emplace_back(&memory_);
+    }
+    devices_.reserve(sent_.size());
     for (int d = 0; d < to.devices; ++d) {
+      devices_.emplace_back(&memory_);
       add_device(d, slots_of(from, layer, d), slots_of(to, layer, d));
     }
   }
@@ -57,36 +63,40 @@ class LayerPlan {
 
  private:
   struct Device {
+    explicit Device(std::pmr::memory_resource* memory)
+        : kept(memory), missing(memory), surplus(memory) {}
     Experts kept;     ///< wanted and held, each once
     Experts missing;  ///< wanted and not held, each once, in the order of the slots
     Experts surplus;  ///< copies that are not wanted, or more of them than are
-    int sent = 0;
   };
   struct Expert {
-    std::vector<int> holders;  ///< devices, each once
-    std::vector<int> homes;    ///< devices that want it and do not hold it yet
-    bool at_home = false;      ///< on a device that wants it
+    explicit Expert(std::pmr::memory_resource* memory) : holders(memory), homes(memory) {}
+    std::pmr::vector<int> holders;  ///< devices, each once
+    int least_sent = 0;             ///< none of them has sent less
+    std::pmr::vector<int> homes;    ///< devices that want it and do not hold it yet
+    bool at_home = false;           ///< on a device that wants it
   };
 
   Expert& expert(std::int32_t id) { return experts_[static_cast<std::size_t>(id)]; }
   Device& device(int id) { return devices_[static_cast<std::size_t>(id)]; }
+  int& sent(int id) { return sent_[static_cast<std::size_t>(id)]; }
 
   void add_device(int d, std::span<const std::int32_t> held, std::span<const std::int32_t> wanted) {
     auto& mine = device(d);
-    Experts open(wanted.begin(), wanted.end());
+    open_.assign(wanted.begin(), wanted.end());
     for (const auto id : held) {
       auto& holders = expert(id).holders;
       if (holders.empty() || holders.back() != d) {
         holders.push_back(d);
       }
-      if (!remove_one(open, id)) {
+      if (!remove_one(open_, id)) {
         mine.surplus.push_back(id);
       } else if (!contains(mine.kept, id)) {
         mine.kept.push_back(id);
         expert(id).at_home = true;
       }
     }
-    for (const auto id : open) {
+    for (const auto id : open_) {
       if (!contains(mine.kept, id) && !contains(mine.missing, id)) {
         mine.missing.push_back(id);
         expert(id).homes.push_back(d);
@@ -118,22 +128,33 @@ class LayerPlan {
 
   /// The holder that has sent least, the first of equals.
   int source_of(std::int32_t id) {
-    const auto& holders = expert(id).holders;
+    auto& [holders, least_sent, homes, at_home] = expert(id);
     if (holders.empty()) {
       throw InputError(
           fmt::format("migration: expert {} of layer {} has a slot to go to, but lies nowhere now",
                       id, layer_));
     }
-    return *std::ranges::min_element(holders, {}, [&](int d) { return device(d).sent; });
+    int best = holders.front();
+    for (const int d : holders) {
+      if (sent(d) < sent(best)) {
+        best = d;
+      }
+      if (sent(best) == least_sent) {
+        return best;
+      }
+    }
+    least_sent = sent(best);
+    return best;
   }
 
   void send(std::int32_t id, int source, int target) {
     plan_.push_back({layer_, id, source, target});
-    ++device(source).sent;
+    ++sent(source);
     remove_one(device(target).missing, id);
     device(target).kept.push_back(id);
     std::erase(expert(id).homes, target);
     expert(id).holders.push_back(target);
+    expert(id).least_sent = std::min(expert(id).least_sent, sent(target));
     expert(id).at_home = true;
   }
 
@@ -148,7 +169,10 @@ class LayerPlan {
 
   int layer_;
   std::vector<Send>& plan_;
+  std::pmr::monotonic_buffer_resource memory_;  ///< of many short lists
+  Experts open_;                                ///< of add_device()
   std::vector<Device> devices_;
+  std::vector<int> sent_;  ///< by each device; apart, for it is looked through often
   std::vector<Expert> experts_;
 };
 
@@ -166,9 +190,14 @@ void check_alike(const Placement& from, const Placement& to) {
 }  // namespace
 
 std::vector<Send> plan_migration(const Placement& from, const Placement& to) {
+  return plan_migration(from, to, 0, to.layers());
+}
+
+std::vector<Send> plan_migration(const Placement& from, const Placement& to, int first_layer,
+                                 int end_layer) {
   check_alike(from, to);
   std::vector<Send> plan;
-  for (int layer = 0; layer < to.layers(); ++layer) {
+  for (int layer = first_layer; layer < end_layer; ++layer) {
     LayerPlan(from, to, layer, plan).make();
   }
   return plan;

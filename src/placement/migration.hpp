@@ -26,6 +26,9 @@ struct Send {
 /// expert in several places take turns. Throws InputError where the two differ in shape or an
 /// expert of `to` is nowhere in `from`.
 std::vector<Send> plan_migration(const Placement& from, const Placement& to);
+/// Of layers [first_layer, end_layer) alone: no layer's sends depend on another's.
+std::vector<Send> plan_migration(const Placement& from, const Placement& to, int first_layer,
+                                 int end_layer);
 
 /// Replays a plan. Throws CheckError that names the send unless every source holds the expert when
 /// it sends it, every copy that is given up is there, no device ever holds more than
