@@ -138,6 +138,7 @@ enum class Stream : std::uint64_t {
   restart = 0x72657374,
   weights = 0x77676874,
   activations = 0x61637476,
+  fleet_draw = 0x64726177,
 };
 
 /// RandomKey(seed) narrowed to one use.

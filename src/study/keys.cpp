@@ -71,6 +71,17 @@ struct Words<Profiling> {
       {{Profiling::condition, "condition"}, {Profiling::once, "once"}}};
 };
 
+template <>
+struct Words<Scaling> {
+  static constexpr std::array<Word<Scaling>, 2> list{
+      {{Scaling::strong, "strong"}, {Scaling::weak, "weak"}}};
+};
+template <>
+struct Words<Draw> {
+  static constexpr std::array<Word<Draw>, 2> list{
+      {{Draw::nodes, "nodes"}, {Draw::devices, "devices"}}};
+};
+
 template <class E>
 std::string word_of(E value) {
   for (const auto& word : Words<E>::list) {
@@ -278,6 +289,10 @@ std::vector<Key> study_keys() {
                   "seed of every random number"),
       integer_key("study.repeats", MEMBER(repeats), {1, 100'000}, "how often every cell runs"),
       word_key<Order>("study.order", MEMBER(order), "order of the phases within a repeat"),
+      flag_key(
+          "study.causes", MEMBER(causes),
+          "every cell also with all experts equally popular, with all modelled GPUs equal, and "
+          "with both: what splits the straggler tax into its causes"),
   };
 }
 
@@ -326,8 +341,23 @@ std::vector<Key> fleet_keys() {
       number_key("fleet.spread", MEMBER(fleet.spread), {0.0, 10.0},
                  "model: how far GPUs differ, 1 as measured on TACC Longhorn"),
       flag_key("fleet.homogeneous", MEMBER(fleet.homogeneous), "model: all GPUs nominal"),
+      flag_key("fleet.fail_slow", MEMBER(fleet.fail_slow),
+               "model: one GPU in 1000 is 1.1 to 2 times slower for no visible reason"),
       flag_key("fleet.transient", MEMBER(fleet.transient),
                "model: heat and clocks in time; false: every phase at once in its steady state"),
+      integer_key("fleet.pool", MEMBER(fleet.pool), {0, kDevices.high},
+                  "model: larger fleet from which every repeat draws at random; fleet sizes take "
+                  "the draw's first devices, each in up to pool ÷ (4 × size) repeats (0: none)"),
+      word_key<Draw>("fleet.draw", MEMBER(fleet.draw),
+                     "what is drawn from the pool: whole nodes, or single devices, which then form "
+                     "new nodes"),
+      list_key<Scaling>(
+          "fleet.scaling", MEMBER(fleet.scaling), read_word<Scaling>,
+          [](Scaling scaling) { return quoted(word_of(scaling)); }, false,
+          fmt::format("experts as fleets grow, fixed or in proportion: {}",
+                      fmt::join(words<Scaling>(), ", "))),
+      integer_key("fleet.experts_per_device", MEMBER(fleet.experts_per_device), {1, 1 << 20},
+                  "weak scaling: routed experts of a layer ÷ devices"),
   };
 }
 
@@ -357,6 +387,8 @@ std::vector<Key> placement_keys() {
                             false, "placement policies to compare"),
       integer_key("placement.redundant_experts", MEMBER(placement.redundant_experts), {0, 1 << 20},
                   "slots beyond one per expert, over all devices: replicas"),
+      flag_key("placement.fill_slots", MEMBER(placement.fill_slots),
+               "more redundant experts where it takes them for every device to hold as many slots"),
       integer_key("placement.trace_steps", MEMBER(placement.trace_steps), {1, 1'000'000},
                   "steps, evenly spread, that policies see one by one beside the mean"),
       word_key<Recompute>("placement.recompute", MEMBER(placement.recompute),
@@ -370,6 +402,15 @@ std::vector<Key> phase_keys() {
                   "measured steps of a phase"),
       integer_key("phases.warmup_steps", MEMBER(phases.warmup_steps), {0, 10'000'000},
                   "steps before them, not recorded"),
+      number_key(
+          "phases.precision", MEMBER(phases.precision), {0.0, 1.0},
+          "go on, `steps` at a time, until the medians' 95 % intervals reach no further than "
+          "this part of the median to either side; 0: `steps` steps"),
+      integer_key("phases.max_steps", MEMBER(phases.max_steps), {1, 10'000'000},
+                  "the most steps that takes"),
+      number_key("phases.time_limit_s", MEMBER(phases.time_limit_s), {0.0, 1e6},
+                 "the longest time that takes, on the phase's own clock, looked at between blocks; "
+                 "0: none"),
       word_key<Profiling>("phases.profile", MEMBER(phases.profile),
                           "when speed models are measured: at every condition, or once a fleet"),
       number_key("record.telemetry_hz", MEMBER(record.telemetry_hz), {0.0, 1000.0},
@@ -390,6 +431,8 @@ std::string to_string(Heat value) { return word_of(value); }
 std::string to_string(CapMode value) { return word_of(value); }
 std::string to_string(Recompute value) { return word_of(value); }
 std::string to_string(Profiling value) { return word_of(value); }
+std::string to_string(Scaling value) { return word_of(value); }
+std::string to_string(Draw value) { return word_of(value); }
 
 std::span<const Key> keys() {
   static const std::vector<Key> all = [] {

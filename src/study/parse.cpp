@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <functional>
 #include <numeric>
 #include <optional>
 #include <sstream>
@@ -12,6 +13,7 @@
 #include "base/error.hpp"
 #include "base/text.hpp"
 #include "study/keys.hpp"
+#include "study/plan.hpp"
 
 namespace moevar::study {
 
@@ -166,12 +168,28 @@ std::optional<std::int64_t> nearest_redundant(const Study& study) {
 
 void check_slots(const ParsedStudy& parsed) {
   const Study& study = parsed.study;
-  const int slots = study.model.experts + study.placement.redundant_experts;
-  const auto odd =
-      std::ranges::find_if(study.fleet.devices, [&](int devices) { return slots % devices != 0; });
-  if (odd == study.fleet.devices.end()) {
+  if (study.placement.fill_slots) {
     return;
   }
+  const auto odd_under = [&](Scaling scaling) {
+    return std::ranges::find_if(study.fleet.devices, [&](int devices) {
+      return slots_per_device(study, scaling, devices) == 0;
+    });
+  };
+  const auto& scaling = study.fleet.scaling;
+  if (std::ranges::count(scaling, Scaling::weak) > 0) {
+    if (const auto odd = odd_under(Scaling::weak); odd != study.fleet.devices.end()) {
+      throw InputError(fmt::format(
+          "{}: {} redundant experts don't divide over {} devices; with placement.fill_slots = true "
+          "there are as many more as it takes",
+          parsed.at("placement.redundant_experts"), study.placement.redundant_experts, *odd));
+    }
+  }
+  const auto odd = odd_under(Scaling::strong);
+  if (odd == study.fleet.devices.end() || std::ranges::count(scaling, Scaling::strong) == 0) {
+    return;
+  }
+  const int slots = study.model.experts + study.placement.redundant_experts;
   const auto right = nearest_redundant(study);
   throw InputError(fmt::format(
       "{}: {} slots of a layer ({} experts + {} redundant) don't divide over {} devices; every "
@@ -184,11 +202,52 @@ void check_slots(const ParsedStudy& parsed) {
             : "no number of redundant experts suits all fleets"));
 }
 
+using Need = std::function<void(bool given, std::string_view key, std::string_view right)>;
+
+/// How fleets grow and where they are drawn from.
+void check_scale(const Study& study, const Need& need) {
+  const auto& fleet = study.fleet;
+  const auto [smallest, largest] = std::ranges::minmax(fleet.devices);
+  need(fleet.pool == 0 || largest <= fleet.pool, "fleet.pool",
+       fmt::format("{} devices to draw from, but a fleet has {}", fleet.pool, largest));
+  need(fleet.pool == 0 || study.placement.recompute == Recompute::between_phases,
+       "placement.recompute",
+       "every repeat draws other devices from fleet.pool; only \"between-phases\" makes sense");
+  need(std::ranges::count(fleet.scaling, Scaling::weak) > 0 ||
+           fleet.experts_per_device == Fleet{}.experts_per_device,
+       "fleet.experts_per_device", "only weak scaling has it; leave it out, or set fleet.scaling");
+  if (std::ranges::count(fleet.scaling, Scaling::weak) > 0) {
+    constexpr std::int64_t kMostExperts = 1 << 24;  // as model.experts
+    need(study.workload.kind == WorkloadKind::synthetic, "fleet.scaling",
+         "only synthetic routing knows a layer with more experts; \"strong\" is right for others");
+    need(study.model.top_k <= fleet.experts_per_device * std::int64_t{smallest},
+         "fleet.experts_per_device",
+         fmt::format("{} experts a token, but under weak scaling {} devices have {}",
+                     study.model.top_k, smallest, fleet.experts_per_device * smallest));
+    need(fleet.experts_per_device * std::int64_t{largest} <= kMostExperts,
+         "fleet.experts_per_device",
+         fmt::format("{} experts on each of {} devices; at most {} in all are possible",
+                     fleet.experts_per_device, largest, kMostExperts));
+  }
+}
+
+/// Keys that say how long to go on mean nothing where the number of steps is fixed.
+void check_stopping(const ParsedStudy& parsed, const Need& need) {
+  const auto& phases = parsed.study.phases;
+  need(
+      phases.precision == 0.0 || phases.max_steps >= phases.steps, "phases.max_steps",
+      fmt::format("{} steps at most, but steps come {} at a time", phases.max_steps, phases.steps));
+  const bool fixed = phases.precision == 0.0;
+  const std::string unused = "a phase takes phases.steps steps unless phases.precision is given";
+  need(!fixed || phases.max_steps == Phases{}.max_steps, "phases.max_steps", unused);
+  need(!fixed || phases.time_limit_s == 0.0, "phases.time_limit_s", unused);
+}
+
 /// What single keys cannot know of each other.
 void check_together(const ParsedStudy& parsed) {
   const Study& study = parsed.study;
   const auto& model = study.model;
-  const auto need = [&](bool given, std::string_view key, std::string_view right) {
+  const Need need = [&](bool given, std::string_view key, std::string_view right) {
     if (!given) {
       throw InputError(fmt::format("{}: {}", parsed.at(key), right));
     }
@@ -203,6 +262,8 @@ void check_together(const ParsedStudy& parsed) {
   need(!recorded || !study.workload.path.empty(), "workload.path",
        fmt::format("missing; workload.kind = \"{}\" reads a file", to_string(study.workload.kind)));
   need(recorded || model.layers > 0, "model.layers", "missing; give it, or a model.preset");
+  check_scale(study, need);
+  check_stopping(parsed, need);
   check_slots(parsed);
 }
 

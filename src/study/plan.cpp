@@ -9,27 +9,80 @@ namespace moevar::study {
 
 namespace {
 
-/// A fleet size under a condition: what changes seldom.
-struct Setting {
-  int devices = 0;
-  Condition condition;
+/// Causes of the straggler tax that are taken away.
+struct Without {
+  bool skew = false;
+  bool differences = false;
 };
 
-std::vector<Setting> settings_of(const Study& study) {
+/// Real devices cannot be made equal.
+std::vector<Without> causes_of(const Study& study) {
+  const bool real = study.fleet.device == DeviceKind::cpu || study.fleet.device == DeviceKind::cuda;
+  if (!study.causes) {
+    return {{}};
+  }
+  // one fleet after the other: real ones cost memory, equal ones another profile
+  return real ? std::vector<Without>{{false, false}, {true, false}}
+              : std::vector<Without>{{false, false}, {true, false}, {false, true}, {true, true}};
+}
+
+std::vector<Condition> conditions_of(const Study& study) {
   std::vector<std::optional<double>> caps(study.conditions.power_cap_w.begin(),
                                           study.conditions.power_cap_w.end());
   if (caps.empty()) {
     caps.emplace_back(std::nullopt);
   }
-  std::vector<Setting> settings;
+  std::vector<Condition> conditions;
+  for (const auto& cap : caps) {
+    for (const Heat heat : study.conditions.heat) {
+      conditions.push_back({cap, heat});
+    }
+  }
+  return conditions;
+}
+
+/// A pool is so many times what the draws of a size take together: they hardly overlap then.
+constexpr int kPoolPart = 4;
+
+/// How often fleets of that size are run.
+int repeats_of(const Study& study, int devices) {
+  return study.fleet.pool > 0
+             ? std::min(study.repeats, std::max(1, study.fleet.pool / (kPoolPart * devices)))
+             : study.repeats;
+}
+
+/// Everything of a repeat's phases but their policies: what changes seldom.
+std::vector<PhaseSpec> settings_of(const Study& study, int repeat) {
+  const auto conditions = conditions_of(study);
+  const auto causes = causes_of(study);
+  std::vector<PhaseSpec> settings;
   for (const int devices : study.fleet.devices) {
-    for (const auto& cap : caps) {
-      for (const Heat heat : study.conditions.heat) {
-        settings.push_back({devices, {cap, heat}});
+    if (repeat >= repeats_of(study, devices)) {
+      continue;
+    }
+    for (const Scaling scaling : study.fleet.scaling) {
+      for (const Without& without : causes) {
+        for (const auto& condition : conditions) {
+          PhaseSpec setting;
+          setting.repeat = repeat;
+          setting.devices = devices;
+          setting.condition = condition;
+          setting.scaling = scaling;
+          setting.experts = experts_of(study, scaling, devices);
+          setting.slots_per_device = slots_per_device(study, scaling, devices);
+          setting.even_load = without.skew;
+          setting.equal_fleet = without.differences;
+          settings.push_back(setting);
+        }
       }
     }
   }
   return settings;
+}
+
+bool same_setting(const PhaseSpec& a, const PhaseSpec& b) {
+  return a.devices == b.devices && a.condition == b.condition && a.scaling == b.scaling &&
+         a.even_load == b.even_load && a.equal_fleet == b.equal_fleet;
 }
 
 /// Fisher-Yates with counter-based draws.
@@ -42,13 +95,25 @@ void shuffle(std::vector<T>& items, const RandomKey& key) {
 
 }  // namespace
 
+int experts_of(const Study& study, Scaling scaling, int devices) {
+  return scaling == Scaling::weak ? study.fleet.experts_per_device * devices : study.model.experts;
+}
+
+int slots_per_device(const Study& study, Scaling scaling, int devices) {
+  const int slots = experts_of(study, scaling, devices) + study.placement.redundant_experts;
+  if (study.placement.fill_slots) {
+    return (slots + devices - 1) / devices;
+  }
+  return slots % devices == 0 ? slots / devices : 0;
+}
+
 std::vector<PhaseSpec> make_plan(const Study& study) {
   const auto key = random_stream(study.seed, Stream::plan_order);
   const bool randomised = study.order == Order::randomised;
   std::vector<PhaseSpec> plan;
   for (int repeat = 0; repeat < study.repeats; ++repeat) {
     const auto block = key[static_cast<std::uint64_t>(repeat)];
-    auto settings = settings_of(study);
+    auto settings = settings_of(study, repeat);
     if (randomised) {
       shuffle(settings, block[0]);
     }
@@ -58,14 +123,11 @@ std::vector<PhaseSpec> make_plan(const Study& study) {
         shuffle(policies, block[s + 1]);
       }
       for (const auto& policy : policies) {
-        PhaseSpec phase;
+        auto phase = settings[s];
         phase.index = static_cast<int>(plan.size());
-        phase.repeat = repeat;
-        phase.devices = settings[s].devices;
-        phase.condition = settings[s].condition;
         phase.policy = policy;
-        phase.new_condition = plan.empty() || plan.back().devices != phase.devices ||
-                              plan.back().condition != phase.condition;
+        const bool drawn_anew = study.fleet.pool > 0 && policy == policies.front();
+        phase.new_condition = plan.empty() || drawn_anew || !same_setting(plan.back(), phase);
         plan.push_back(std::move(phase));
       }
     }

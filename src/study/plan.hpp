@@ -14,7 +14,13 @@ struct PhaseSpec {
   int devices = 0;
   Condition condition;
   std::string policy;
-  bool new_condition = true;  ///< devices or condition differ from the phase before
+  /// First of those that share all factors but the policy, one after the other.
+  bool new_condition = true;
+  Scaling scaling = Scaling::strong;
+  int experts = 0;           ///< routed experts of a layer
+  int slots_per_device = 0;  ///< expert slots of a layer on each device
+  bool even_load = false;    ///< all experts equally popular
+  bool equal_fleet = false;  ///< all modelled GPUs nominal but for their run noise
 };
 
 /// The study's phases in the order in which they run.
@@ -22,6 +28,15 @@ struct PhaseSpec {
 /// A repeat is a block that holds every cell once. With `order = "randomised"` the conditions are
 /// shuffled within their block and the policies within their condition, keyed by the study's seed,
 /// so that caps and heat change as seldom as the design allows; with "listed" they come as written.
+///
+/// Where repeats draw from a pool, a fleet size drops out after pool ÷ (4 × size) of them, for more
+/// would take the same GPUs again; one there is always.
 std::vector<PhaseSpec> make_plan(const Study& study);
+
+/// Routed experts of a layer in a fleet of that size.
+int experts_of(const Study& study, Scaling scaling, int devices);
+
+/// Expert slots of a layer on each device; 0 where the slots don't divide over the devices.
+int slots_per_device(const Study& study, Scaling scaling, int devices);
 
 }  // namespace moevar::study

@@ -16,6 +16,8 @@ enum class Heat { ambient, soaked, neighbours };
 enum class CapMode { set, verify, observe };
 enum class Recompute { between_phases, on_drift, once };
 enum class Profiling { condition, once };
+enum class Scaling { strong, weak };
+enum class Draw { nodes, devices };
 
 /// Shape of one MoE layer and how many of them a step has. Gated experts: W1, W3 [intermediate,
 /// hidden], W2 [hidden, intermediate].
@@ -43,7 +45,12 @@ struct Fleet {
   std::vector<int> devices = {8};
   double spread = 1.0;
   bool homogeneous = false;
+  bool fail_slow = false;
   bool transient = true;
+  int pool = 0;  ///< devices from which each repeat draws its fleets; 0: fleets are the first ones
+  Draw draw = Draw::nodes;
+  std::vector<Scaling> scaling = {Scaling::strong};
+  int experts_per_device = 8;  ///< under weak scaling
 };
 
 struct Conditions {
@@ -57,6 +64,7 @@ struct Conditions {
 struct Placement {
   std::vector<std::string> policies = {"contiguous", "eplb", "vibe"};
   int redundant_experts = 0;
+  bool fill_slots = false;
   int trace_steps = 16;
   Recompute recompute = Recompute::between_phases;
 };
@@ -64,6 +72,9 @@ struct Placement {
 struct Phases {
   int steps = 16;
   int warmup_steps = 2;
+  double precision = 0.0;     ///< half-width of the median's interval ÷ median; 0: `steps` steps
+  int max_steps = 1024;       ///< where a phase runs until it is precise
+  double time_limit_s = 0.0;  ///< the same; 0: none
   Profiling profile = Profiling::condition;
 };
 
@@ -77,6 +88,7 @@ struct Study {
   std::uint64_t seed = 1;
   int repeats = 1;
   Order order = Order::randomised;
+  bool causes = false;
   ModelShape model;
   Workload workload;
   Fleet fleet;
@@ -101,5 +113,7 @@ std::string to_string(Heat value);
 std::string to_string(CapMode value);
 std::string to_string(Recompute value);
 std::string to_string(Profiling value);
+std::string to_string(Scaling value);
+std::string to_string(Draw value);
 
 }  // namespace moevar::study

@@ -1,6 +1,7 @@
 #include "study/plan.hpp"
 
 #include <algorithm>
+#include <map>
 #include <set>
 #include <tuple>
 
@@ -77,6 +78,94 @@ TEST(Plan, WithoutCapsHasOneConditionPerHeat) {
   study.conditions.power_cap_w.clear();
   for (const auto& phase : make_plan(study)) {
     EXPECT_FALSE(phase.condition.power_cap_w.has_value());
+  }
+}
+
+TEST(Plan, CausesRunEveryCellFourTimes) {
+  auto study = two_by_two();
+  study.causes = true;
+  std::set<std::tuple<Cell, bool, bool>> cells;
+  const auto plan = make_plan(study);
+  for (std::size_t i = 0; i < plan.size(); ++i) {
+    cells.insert({cell_of(plan[i]), plan[i].even_load, plan[i].equal_fleet});
+    if (i > 0 && (plan[i].even_load != plan[i - 1].even_load ||
+                  plan[i].equal_fleet != plan[i - 1].equal_fleet)) {
+      EXPECT_TRUE(plan[i].new_condition);
+    }
+  }
+  EXPECT_EQ(plan.size(), 4 * make_plan(two_by_two()).size());
+  EXPECT_EQ(cells.size(), plan.size());
+}
+
+TEST(Plan, RealDevicesCannotBeMadeEqual) {
+  auto study = two_by_two();
+  study.causes = true;
+  study.fleet.device = DeviceKind::cpu;
+  const auto plan = make_plan(study);
+  EXPECT_EQ(plan.size(), 2 * make_plan(two_by_two()).size());
+  EXPECT_EQ(std::ranges::count(plan, true, &PhaseSpec::equal_fleet), 0);
+  EXPECT_EQ(2 * std::ranges::count(plan, true, &PhaseSpec::even_load), std::ssize(plan));
+}
+
+TEST(Plan, ExpertsGrowUnderWeakScalingAlone) {
+  Study study;
+  study.model.experts = 256;
+  study.fleet.devices = {8, 512};
+  study.fleet.scaling = {Scaling::strong, Scaling::weak};
+  study.fleet.experts_per_device = 4;
+  study.placement.fill_slots = true;
+  study.placement.policies = {"eplb"};
+  study.order = Order::listed;
+  const auto plan = make_plan(study);
+  ASSERT_EQ(plan.size(), 4U);
+  const auto expect = [](const PhaseSpec& phase, int devices, int experts, int slots) {
+    EXPECT_EQ(phase.devices, devices);
+    EXPECT_EQ(phase.experts, experts);
+    EXPECT_EQ(phase.slots_per_device, slots);
+  };
+  expect(plan[0], 8, 256, 32);
+  expect(plan[1], 8, 32, 4);
+  expect(plan[2], 512, 256, 1);
+  expect(plan[3], 512, 2048, 4);
+}
+
+TEST(Plan, SlotsDivideOrAreFilled) {
+  Study study;
+  study.model.experts = 256;
+  EXPECT_EQ(slots_per_device(study, Scaling::strong, 12), 0);
+  study.placement.redundant_experts = 8;
+  EXPECT_EQ(slots_per_device(study, Scaling::strong, 12), 22);
+  EXPECT_EQ(slots_per_device(study, Scaling::strong, 16), 0);
+  study.placement.fill_slots = true;
+  EXPECT_EQ(slots_per_device(study, Scaling::strong, 16), 17);
+  EXPECT_EQ(slots_per_device(study, Scaling::strong, 1000), 1);
+}
+
+TEST(Plan, LargeFleetsOfAPoolAreDrawnLessOften) {
+  auto study = two_by_two();
+  study.repeats = 10;
+  study.fleet.pool = 1024;
+  study.fleet.devices = {8, 64, 256, 512, 1024};
+  std::map<int, std::set<int>> repeats;
+  for (const auto& phase : make_plan(study)) {
+    repeats[phase.devices].insert(phase.repeat);
+  }
+  EXPECT_EQ(repeats.at(8).size(), 10U);
+  EXPECT_EQ(repeats.at(64).size(), 4U);
+  EXPECT_EQ(repeats.at(256).size(), 1U);
+  EXPECT_EQ(repeats.at(512).size(), 1U);
+  EXPECT_EQ(repeats.at(1024).size(), 1U);
+}
+
+TEST(Plan, EveryRepeatOfAPoolIsANewFleet) {
+  Study study;
+  study.repeats = 3;
+  study.fleet.pool = 1024;
+  study.placement.policies = {"eplb", "vibe"};
+  const auto plan = make_plan(study);
+  ASSERT_EQ(plan.size(), 6U);
+  for (std::size_t i = 0; i < plan.size(); ++i) {
+    EXPECT_EQ(plan[i].new_condition, i % 2 == 0);
   }
 }
 
