@@ -42,6 +42,10 @@ GpuTraits draw_gpu(const GpuFamily& family, const FleetOptions& options, std::ui
   const auto key = [seed, g](Parameter parameter) {
     return RandomKey(seed)[static_cast<std::uint64_t>(g)][parameter];
   };
+  gpu.noise_sd = 0.0012 * std::exp(0.65 * key(noise_sd).normal());
+  if (options.equal) {
+    return gpu;
+  }
   const auto normal = [&](Parameter parameter, double sd) {
     return options.spread * sd * key(parameter).normal();
   };
@@ -59,7 +63,6 @@ GpuTraits draw_gpu(const GpuFamily& family, const FleetOptions& options, std::ui
   if (options.fail_slow && key(is_slow).uniform() < 1e-3) {
     gpu.slow_factor = 1.1 + 0.9 * key(slowness).uniform();
   }
-  gpu.noise_sd = 0.0012 * std::exp(0.65 * key(noise_sd).normal());
   return gpu;
 }
 

@@ -17,6 +17,7 @@ inline constexpr int kGpusPerNode = 8;
 struct FleetOptions {
   double spread = 1.0;       ///< multiplies the spread of chips, sensors and cooling; 1: Longhorn's
   bool homogeneous = false;  ///< every GPU the nominal one, without run noise
+  bool equal = false;        ///< every GPU the nominal one but for its own run noise
   bool fail_slow = false;    ///< one GPU in 1000 is slow for no visible reason
 };
 
