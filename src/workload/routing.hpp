@@ -23,6 +23,9 @@ struct SyntheticSpec {
   double burst =
       0.0;  ///< share of experts that are temporal (GEM): groups that burst together, in [0, 1]
   double drift = 0.0;  ///< part of the popularity that is exchanged per step, in [0, 1]
+  /// Experts of the layer whose popularities are spread over this one's, so that their distribution
+  /// is the same however many experts there are; 0: its own.
+  int like_experts = 0;
 };
 
 /// Where the tokens of a step go. Pure: a value depends on the seed, the step and the layer alone,

@@ -40,6 +40,32 @@ void check_range(const char* name, double value, double most) {
   }
 }
 
+/// Zipf weights by rank, falling. Of a layer of `like` experts they are rank^-exponent; one of
+/// another size takes the mean over the ranks that its own rank covers there.
+void zipf_weights(double exponent, std::size_t like, std::span<double> weights) {
+  const std::size_t experts = weights.size();
+  if (like == experts) {
+    for (std::size_t rank = 0; rank < experts; ++rank) {
+      weights[rank] = std::pow(static_cast<double>(rank + 1), -exponent);
+    }
+    return;
+  }
+  std::vector<double> of_rank(like);
+  zipf_weights(exponent, like, of_rank);
+  const double covered = static_cast<double>(like) / static_cast<double>(experts);
+  for (std::size_t rank = 0; rank < experts; ++rank) {
+    // summed anew for each: differences of running sums would cancel to nothing
+    const double begin = static_cast<double>(rank) * covered;
+    const double end = begin + covered;
+    double sum = 0.0;
+    for (auto k = static_cast<std::size_t>(begin); k < like && static_cast<double>(k) < end; ++k) {
+      const auto from = static_cast<double>(k);
+      sum += of_rank[k] * (std::min(end, from + 1.0) - std::max(begin, from));
+    }
+    weights[rank] = sum / covered;
+  }
+}
+
 class SyntheticRouting final : public SampledRouting {
  public:
   SyntheticRouting(const RoutingShape& shape, const SyntheticSpec& spec, std::uint64_t seed)
@@ -63,9 +89,10 @@ class SyntheticRouting final : public SampledRouting {
     for (std::size_t layer = 0; layer < rank_weight_.extent(0); ++layer) {
       const double exponent = std::min(
           kLargestExponent, spec.skew * std::exp(kExponentSpread * skew_key[layer].normal()));
-      for (std::size_t rank = 0; rank < order.size(); ++rank) {
-        rank_weight_(layer, rank) = std::pow(static_cast<double>(rank + 1), -exponent);
-      }
+      zipf_weights(
+          exponent,
+          spec.like_experts > 0 ? static_cast<std::size_t>(spec.like_experts) : order.size(),
+          rank_weight_.row(layer));
       random_order(order_key_[layer][0], order);
       for (std::size_t e = 0; e < order.size(); ++e) {
         weight_(layer, e) = rank_weight_(layer, order[e]);

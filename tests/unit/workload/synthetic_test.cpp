@@ -1,3 +1,4 @@
+#include <functional>
 #include <limits>
 #include <map>
 #include <thread>
@@ -126,6 +127,50 @@ TEST(Synthetic, ZipfExponentsOfTheLayersSpreadAroundTheSkew) {
   }
   EXPECT_NEAR(log_exponent.mean(), std::log(0.5), 5.0 * 0.22 / std::sqrt(kLayers));
   EXPECT_NEAR(std::sqrt(log_exponent.variance()), 0.22, 5.0 * 0.22 / std::sqrt(2.0 * kLayers));
+}
+
+// A layer with more or fewer experts whose popularities are spread like those of one with 256: part
+// p of its experts takes the same part of the tokens.
+TEST(Synthetic, PopularityMayKeepItsDistribution) {
+  const auto shares = [](int experts) {
+    const auto routing = make_synthetic({1, experts, 1}, {.skew = 0.8, .like_experts = 256}, 3);
+    auto counts = loads(*routing, 0, 0);
+    std::ranges::sort(counts, std::greater<>{});
+    std::vector<double> parts;
+    for (const int of : {8, 4, 2}) {
+      const auto end = counts.begin() + experts / of;
+      parts.push_back(std::accumulate(counts.begin(), end, 0.0) / kMany);
+    }
+    return parts;
+  };
+  const auto expected = shares(256);
+  EXPECT_GT(expected[0], 0.3);
+  for (const int experts : {8, 64, 1024, 16384}) {
+    const auto parts = shares(experts);
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      EXPECT_NEAR(parts[i], expected[i], 2e-4) << experts;
+    }
+  }
+}
+
+// Weights of the coldest experts come close to nothing, and there must still be top_k to draw from.
+TEST(Synthetic, SteepPopularityLeavesEveryExpertSomething) {
+  for (const int experts : {8, 100, 512}) {
+    const auto routing = make_synthetic({58, experts, 8}, {.skew = 10.0, .like_experts = 256}, 1);
+    for (const std::int64_t tokens : {1LL, 1000LL}) {
+      const LayerCounts counts = sampled(*routing, 0, tokens);
+      for (std::size_t layer = 0; layer < counts.extent(0); ++layer) {
+        expect_valid_counts(counts.row(layer), 8, tokens);
+      }
+    }
+  }
+}
+
+TEST(Synthetic, ALayerLikeItselfIsItself) {
+  const auto plain = make_synthetic({2, 64, 8}, {.skew = 0.6, .burst = 0.2, .drift = 0.1}, 3);
+  const auto like =
+      make_synthetic({2, 64, 8}, {.skew = 0.6, .burst = 0.2, .drift = 0.1, .like_experts = 64}, 3);
+  EXPECT_EQ(sampled(*plain, 7, 1000), sampled(*like, 7, 1000));
 }
 
 TEST(Synthetic, NoSkewIsEven) {
