@@ -57,6 +57,11 @@ void write_factors(const hdf5::Group& group, const PhaseRecord& phase) {
   group.set_attribute("quantile", "nearest_rank");
   integer("clock_residual_ns", phase.clock_residual_ns);
   group.set_attribute("reference_error", phase.reference_error);
+  group.set_attribute("scaling", study::to_string(spec.scaling));
+  integer("experts", spec.experts);
+  integer("even_load", spec.even_load ? 1 : 0);
+  integer("equal_fleet", spec.equal_fleet ? 1 : 0);
+  group.set_attribute("stop_reason", phase.stop_reason);
   integer("moved_experts", phase.moved_experts);
   integer("moved_bytes", phase.moved_bytes);
 }
@@ -89,7 +94,13 @@ std::span<const double> points_of(std::span<const double> curve) {
   return curve.empty() ? curve : curve.subspan(1);
 }
 
-void write_speeds(const hdf5::Group& phase, const placement::SpeedModels& speeds) {
+void write_speeds(const hdf5::Group& phase, const PhaseRecord& record) {
+  if (record.speeds_from) {
+    phase.link_external(kSpeedModel, phase_name(*record.speeds_from) + ".h5",
+                        std::string("/phase/") + kSpeedModel);
+    return;
+  }
+  const auto& speeds = record.speeds;
   std::size_t points = 0;
   for (const auto& curve : speeds) {
     points = std::max(points, points_of(curve.grid()).size());
@@ -101,9 +112,18 @@ void write_speeds(const hdf5::Group& phase, const placement::SpeedModels& speeds
     std::ranges::copy(points_of(speeds[device].grid()), tokens.row(device).begin());
     std::ranges::copy(points_of(speeds[device].times()), time_us.row(device).begin());
   }
-  const auto group = phase.create_group("speed_model");
+  const auto group = phase.create_group(kSpeedModel);
   put(group, "tokens", tokens, "tokens");
   put(group, "time_us", time_us, "us");
+}
+
+void write_device_totals(const hdf5::Group& phase, const timeline::DeviceTotals& totals) {
+  const auto group = phase.create_group("device");
+  put(group, "tokens_sum", totals.tokens_sum, "tokens");
+  put(group, "busy_sum_ns", totals.busy_sum_ns, "ns");
+  put(group, "expert_sum_ns", totals.expert_sum_ns, "ns");
+  put(group, "wait_sum_ns", totals.wait_sum_ns, "ns");
+  put(group, "last_calls", totals.last_calls, "1");
 }
 
 void write_timing(const hdf5::File& file, const PhaseRecord& phase) {
@@ -114,14 +134,33 @@ void write_timing(const hdf5::File& file, const PhaseRecord& phase) {
   put_column<std::int32_t>(group, "rank", phase.fleet, &DeviceIdentity::rank, "rank");
 }
 
-/// All but the [devices, steps, layers] arrays. `telemetry`: the whole fleet's.
+/// What other ranks know, gathered on rank 0.
+struct Gathered {
+  timeline::Telemetry telemetry;
+  timeline::DeviceTotals device;
+};
+
+Gathered gather(const mpi::Communicator& comm, const PhaseRecord& phase) {
+  Gathered all{gather_telemetry(comm, phase.telemetry), {}};
+  const auto mine = timeline::totals_by_device(phase.mine);
+  for (auto part : timeline::DeviceTotals::kParts) {
+    (all.device.*part).resize(comm.is_root() ? phase.fleet.size() : 0);
+    comm.gather(std::span<const std::int64_t>(mine.*part),
+                std::span<std::int64_t>(all.device.*part));
+  }
+  return all;
+}
+
+/// All but the [devices, steps, layers] arrays.
 void write_rest(const hdf5::File& file, const hdf5::Group& group, const PhaseRecord& phase,
-                const timeline::Telemetry& telemetry) {
+                const Gathered& gathered) {
   write_factors(group, phase);
+  put_column<std::int32_t>(group, "devices", phase.fleet, &DeviceIdentity::device, "1");
   write_totals(group, phase.totals);
+  write_device_totals(group, gathered.device);
   write_placement(group, phase);
-  write_speeds(group, phase.speeds);
-  write_telemetry(group, phase.state, telemetry);
+  write_speeds(group, phase);
+  write_telemetry(group, phase.state, gathered.telemetry);
   write_timing(file, phase);
 }
 
@@ -142,14 +181,13 @@ Shape timeline_shape(const PhaseRecord& phase) {
 
 /// Rank 0 gathers one array at a time and writes it.
 void write_gathered(const mpi::Communicator& comm, const std::filesystem::path& path,
-                    const PhaseRecord& phase, const timeline::Telemetry& telemetry,
-                    bool with_timelines) {
+                    const PhaseRecord& phase, const Gathered& gathered, bool with_timelines) {
   std::optional<hdf5::File> file;
   std::optional<hdf5::Group> group;
   mpi::on_root(comm, [&] {
     file.emplace(hdf5::File::create(path));
     group.emplace(file->create_group("phase"));
-    write_rest(*file, *group, phase, telemetry);
+    write_rest(*file, *group, phase, gathered);
   });
   if (with_timelines) {
     const auto shape = timeline_shape(phase);
@@ -169,7 +207,7 @@ void write_gathered(const mpi::Communicator& comm, const std::filesystem::path& 
 /// All ranks write their devices' rows through MPI-IO; then rank 0 alone adds the rest. Each
 /// collective step is agreed on before the next: a rank that fails must not leave others waiting.
 void write_shared(const mpi::Communicator& comm, const std::filesystem::path& path,
-                  const PhaseRecord& phase, const timeline::Telemetry& telemetry) {
+                  const PhaseRecord& phase, const Gathered& gathered) {
   std::optional<hdf5::File> file;
   std::optional<hdf5::Group> group;
   mpi::on_all(comm, [&] {
@@ -197,7 +235,7 @@ void write_shared(const mpi::Communicator& comm, const std::filesystem::path& pa
   mpi::on_root(comm, [&] {
     auto rest = hdf5::File::open_to_write(path);
     auto existing = rest.group("phase");
-    write_rest(rest, existing, phase, telemetry);
+    write_rest(rest, existing, phase, gathered);
     existing.close();
     rest.close();
   });
@@ -256,6 +294,8 @@ std::uintmax_t most_bytes(const PhaseRecord& phase, bool with_timelines) {
 
 }  // namespace
 
+std::string phase_name(int index) { return fmt::format("{:04}", index); }
+
 void write_phase_file(const mpi::Communicator& comm, const std::filesystem::path& path,
                       const PhaseRecord& phase, bool with_timelines) {
   check_shapes(comm, phase, with_timelines);
@@ -263,11 +303,11 @@ void write_phase_file(const mpi::Communicator& comm, const std::filesystem::path
     // a disk that fills up amid a collective write leaves ranks waiting in MPI-IO for good
     mpi::on_root(comm, [&] { files::require_room(path, most_bytes(phase, with_timelines)); });
   }
-  const auto telemetry = gather_telemetry(comm, phase.telemetry);
+  const auto gathered = gather(comm, phase);
   if (with_timelines && hdf5::parallel()) {
-    write_shared(comm, path, phase, telemetry);
+    write_shared(comm, path, phase, gathered);
   } else {
-    write_gathered(comm, path, phase, telemetry, with_timelines);
+    write_gathered(comm, path, phase, gathered, with_timelines);
   }
 }
 

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,8 @@ struct StudyHeader {
   std::string moevar_version;
   std::string device_kind;  ///< "model" | "cpu" | "cuda"
   int planned_phases = 0;
+  /// All devices that phases take theirs from; none: as many as the largest phase so far has.
+  std::vector<DeviceIdentity> pool = {};
 };
 
 /// Everything about one phase. References outlive the call.
@@ -49,12 +52,16 @@ struct PhaseRecord {
   const timeline::Telemetry& telemetry;  ///< of this rank's devices
   const placement::Placement& placement;
   const placement::SpeedModels& speeds;  ///< whole fleet
+  std::optional<int> speeds_from = {};   ///< an earlier phase of the study that has the same ones
   std::string solved_because;            ///< why `placement` is this one: results/README.md
+  std::string stop_reason = "fixed";     ///< why its steps ended: results/README.md
   bool per_step = false;                 ///< `placement` is that of the first of many
 };
 
 /// Writes a study. A phase that `write` returned from survives whatever happens next; until then it
-/// is not there at all. Every member is collective.
+/// is not there at all. Where a study has more than 256 phases, study.h5 learns of them in
+/// batches: the last ones of a run that dies are found in phases/ alone. Every member is
+/// collective.
 class StudyWriter {
  public:
   /// Creates `directory` and study.h5 in it. Throws InputError where it already holds a run,
@@ -68,6 +75,9 @@ class StudyWriter {
   /// Writes the phase as /phases/NNNN. `with_timelines`: whether the [devices, steps, layers]
   /// arrays go in; totals always do. A fleet larger than any before replaces /fleet.
   void write(const PhaseRecord& phase, bool with_timelines);
+
+  /// Whether study.h5 knows all phases that were written. Rank 0 alone.
+  [[nodiscard]] bool up_to_date() const;
 
   /// Joins the phases into one self-contained study.h5 and sets complete = 1, last of all.
   void finish();

@@ -82,6 +82,12 @@ nlohmann::ordered_json to_json(const CellSummary& cell) {
   json["policy"] = cell.policy;
   json["phase"] = cell.phase;
   json["repeat"] = cell.repeat;
+  json["scaling"] = study::to_string(cell.scaling);
+  json["experts"] = cell.experts;
+  json["even_load"] = cell.even_load;
+  json["equal_fleet"] = cell.equal_fleet;
+  json["steps"] = cell.steps;
+  json["stop_reason"] = cell.stop_reason;
   json["layer_us"] = {{"mean", cell.layer_us.mean},
                       {"median", cell.layer_us.median},
                       {"p90", cell.layer_us.p90},
@@ -117,6 +123,11 @@ CellSummary summarise(const study::PhaseSpec& spec, const std::string& workload,
   cell.policy = spec.policy;
   cell.phase = spec.index;
   cell.repeat = spec.repeat;
+  cell.scaling = spec.scaling;
+  cell.experts = spec.experts;
+  cell.even_load = spec.even_load;
+  cell.equal_fleet = spec.equal_fleet;
+  cell.steps = totals.layer_ns.extent(0);
   cell.solved_because = solved_because;
   cell.caps = state.caps;
   cell.caps_hold = caps_hold(state);

@@ -21,6 +21,12 @@ struct CellSummary {
   std::string workload;
   std::string policy;
   int repeat = 0;
+  study::Scaling scaling = study::Scaling::strong;
+  int experts = 0;
+  bool even_load = false;
+  bool equal_fleet = false;
+  std::size_t steps = 0;
+  std::string stop_reason = "fixed";
   std::string caps;               ///< who sets the caps, as FleetState has it
   std::optional<bool> caps_hold;  ///< every device enforces what was asked for; none: nothing was
   std::optional<bool> steady;     ///< every device was in thermal steady state; none: not observed

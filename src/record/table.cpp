@@ -29,19 +29,26 @@ constexpr Widths kWidths;
 /// One condition: what the policies in a block of rows have in common. Sorts by fleet size, then
 /// from the own limit down to the lowest.
 struct ConditionKey {
+  study::Scaling scaling = study::Scaling::strong;
   int devices = 0;
   double minus_cap_w = 0.0;
   std::string heat;
   std::string workload;
+  bool even_load = false;
+  bool equal_fleet = false;
 
   explicit ConditionKey(const CellSummary& cell)
-      : devices(cell.devices),
+      : scaling(cell.scaling),
+        devices(cell.devices),
         minus_cap_w(-cell.power_cap_w.value_or(std::numeric_limits<double>::infinity())),
         heat(cell.heat),
-        workload(cell.workload) {}
+        workload(cell.workload),
+        even_load(cell.even_load),
+        equal_fleet(cell.equal_fleet) {}
   bool operator<(const ConditionKey& other) const {
-    return std::tie(devices, minus_cap_w, heat, workload) <
-           std::tie(other.devices, other.minus_cap_w, other.heat, other.workload);
+    return std::tie(scaling, devices, minus_cap_w, heat, workload, even_load, equal_fleet) <
+           std::tie(other.scaling, other.devices, other.minus_cap_w, other.heat, other.workload,
+                    other.even_load, other.equal_fleet);
   }
 };
 
@@ -129,8 +136,11 @@ std::string labels(const CellSummary& cell) {
 
 std::string title(const CellSummary& cell) {
   const auto cap = cell.power_cap_w ? fmt::format("{:g} W", *cell.power_cap_w) : "own limit";
-  return fmt::format("{} device{} · {} · {} · {}{}", cell.devices, cell.devices == 1 ? "" : "s",
-                     cap, cell.heat, cell.workload, labels(cell));
+  return fmt::format(
+      "{} device{} · {} · {} · {}{}{}{}{}", cell.devices, cell.devices == 1 ? "" : "s", cap,
+      cell.heat, cell.workload,
+      cell.scaling == study::Scaling::weak ? fmt::format(" · weak: {} experts", cell.experts) : "",
+      cell.even_load ? " · even load" : "", cell.equal_fleet ? " · equal GPUs" : "", labels(cell));
 }
 
 /// Policies in the order in which they appear, the base first.

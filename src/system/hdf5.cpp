@@ -334,6 +334,15 @@ void Location::link_external(const std::string& name, const std::string& file,
         "H5Lcreate_external " + name);
 }
 
+void Location::link_hard(const std::string& name, const std::string& path) const {
+  check(H5Lcreate_hard(raw(), path.c_str(), raw(), name.c_str(), H5P_DEFAULT, H5P_DEFAULT),
+        "H5Lcreate_hard " + name);
+}
+
+void Location::unlink(const std::string& name) const {
+  check(H5Ldelete(raw(), name.c_str(), H5P_DEFAULT), "H5Ldelete " + name);
+}
+
 File File::create(const std::filesystem::path& path) {
   set_up();
   const auto creation = file_creation();

@@ -188,6 +188,10 @@ class Location : public Object {
   /// `file` relative to the folder of the file that holds the link.
   void link_external(const std::string& name, const std::string& file,
                      const std::string& object) const;
+  /// A second name for what lies at `path` of the same file.
+  void link_hard(const std::string& name, const std::string& path) const;
+  /// Takes a name away; what it named stays where another one names it.
+  void unlink(const std::string& name) const;
 
  private:
   [[nodiscard]] Dataset create_raw_dataset(const std::string& name, hid_t type, const Shape& shape,

@@ -47,6 +47,12 @@ inline Counters counted_between(const Counters& before, const Counters& after) {
           after.sw_thermal_ns - before.sw_thermal_ns, after.hw_thermal_ns - before.hw_thermal_ns};
 }
 
+/// What was counted in two stretches of time together.
+inline Counters counted_together(const Counters& one, const Counters& other) {
+  return {one.energy_mj + other.energy_mj, one.sw_power_cap_ns + other.sw_power_cap_ns,
+          one.sw_thermal_ns + other.sw_thermal_ns, one.hw_thermal_ns + other.hw_thermal_ns};
+}
+
 /// Limits that differ by no more are the same: drivers round.
 inline constexpr double kSameCapW = 0.5;
 

@@ -100,4 +100,26 @@ LayerTotals reduce_totals(const mpi::Communicator& comm, LayerTotals part) {
   return part;
 }
 
+DeviceTotals totals_by_device(const Timeline& timeline) {
+  DeviceTotals totals;
+  for (auto part : DeviceTotals::kParts) {
+    (totals.*part).resize(timeline.devices());
+  }
+  for (std::size_t d = 0; d < timeline.devices(); ++d) {
+    for (std::size_t step = 0; step < timeline.steps(); ++step) {
+      for (std::size_t layer = 0; layer < timeline.layers(); ++layer) {
+        const auto wait = timeline.wait_ns(d, step, layer);
+        totals.tokens_sum[d] += timeline.tokens(d, step, layer);
+        totals.busy_sum_ns[d] += timeline.dispatch_ns(d, step, layer) +
+                                 timeline.expert_ns(d, step, layer) +
+                                 timeline.combine_ns(d, step, layer);
+        totals.expert_sum_ns[d] += timeline.expert_ns(d, step, layer);
+        totals.wait_sum_ns[d] += wait;
+        totals.last_calls[d] += wait == 0 ? 1 : 0;
+      }
+    }
+  }
+  return totals;
+}
+
 }  // namespace moevar::timeline

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -61,6 +62,23 @@ LayerTotals totals_of(const Timeline& part);
 /// Totals of the whole fleet from every rank's totals_of(), the same on every rank. Collective; all
 /// parts have the same [steps][layers], and ranks without devices take part.
 LayerTotals reduce_totals(const mpi::Communicator& comm, LayerTotals part);
+
+/// What each device of a timeline did over all its layer calls, [devices] each.
+struct DeviceTotals {
+  std::vector<std::int64_t> tokens_sum;
+  std::vector<Nanoseconds> busy_sum_ns;  ///< dispatch + experts + combine
+  std::vector<Nanoseconds> expert_sum_ns;
+  std::vector<Nanoseconds> wait_sum_ns;
+  std::vector<std::int64_t> last_calls;  ///< layer calls in which it arrived last
+
+  static const std::array<std::vector<std::int64_t> DeviceTotals::*, 5> kParts;
+};
+
+inline constexpr std::array<std::vector<std::int64_t> DeviceTotals::*, 5> DeviceTotals::kParts{
+    &DeviceTotals::tokens_sum, &DeviceTotals::busy_sum_ns, &DeviceTotals::expert_sum_ns,
+    &DeviceTotals::wait_sum_ns, &DeviceTotals::last_calls};
+
+DeviceTotals totals_by_device(const Timeline& timeline);
 
 /// How a device stood when a phase began.
 struct DeviceState {

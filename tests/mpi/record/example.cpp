@@ -99,6 +99,7 @@ Phase make_phase(const mpi::Communicator& comm, int index, const Size& size) {
   Phase phase;
   phase.spec.index = index;
   phase.spec.devices = size.devices;
+  phase.spec.experts = 1 << 20;
   phase.spec.repeat = index / 4;
   if (index % 4 >= 2) {
     phase.spec.condition.power_cap_w = 450.0;
@@ -167,6 +168,7 @@ PhaseRecord Phase::record() const {
           .telemetry = telemetry,
           .placement = placement,
           .speeds = speeds,
+          .speeds_from = speeds_from,
           .solved_because = "between-phases",
           .per_step = spec.index % 2 == 1};
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,7 @@ struct Phase {
   timeline::Telemetry telemetry;
   placement::Placement placement;
   placement::SpeedModels speeds;
+  std::optional<int> speeds_from = {};  ///< another phase that has them
 
   [[nodiscard]] PhaseRecord record() const;
 };

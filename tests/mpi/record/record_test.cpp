@@ -261,6 +261,91 @@ TEST_F(RecordTest, FinishLeavesOneSelfContainedFile) {
   }
 }
 
+TEST_F(RecordTest, SpeedModelsOfAnEarlierPhaseAreThereOnce) {
+  const Size size{300, 2, 2};
+  StudyWriter writer(world_, folder_ / "run", example::header(3));
+  for (int index = 0; index < 3; ++index) {
+    auto phase = make_phase(world_, index, size);
+    if (index > 0) {
+      phase.speeds_from = 0;
+    }
+    writer.write(phase.record(), false);
+  }
+  const auto expect_shared = [&](const fs::path& path) {
+    const auto file = hdf5::File::open(path);
+    const auto first = file.dataset("phases/0000/speed_model/time_us").read<double>();
+    EXPECT_FALSE(first.empty());
+    const auto second = file.dataset("phases/0002/speed_model/time_us").read<double>();
+    EXPECT_TRUE(std::ranges::equal(first, second, [](double a, double b) {
+      return a == b || (std::isnan(a) && std::isnan(b));  // shorter curves are padded
+    }));
+  };
+  if (world_.is_root()) {
+    expect_shared(folder_ / "run/study.h5");
+  }
+  writer.finish();
+  if (world_.is_root()) {
+    expect_shared(folder_ / "run/study.h5");
+    const auto file = hdf5::File::open(folder_ / "run/study.h5");
+    H5O_info_t one{};
+    H5O_info_t other{};
+    ASSERT_GE(H5Oget_info_by_name(file.raw(), "/phases/0000/speed_model", &one, H5P_DEFAULT), 0);
+    ASSERT_GE(H5Oget_info_by_name(file.raw(), "/phases/0002/speed_model", &other, H5P_DEFAULT), 0);
+    EXPECT_EQ(one.addr, other.addr) << "one object under two names";
+  }
+}
+
+TEST_F(RecordTest, APoolIsTheFleetFromTheStart) {
+  auto header = example::header(1);
+  header.pool = make_phase(world_, 0, {20, 1, 1}).fleet;
+  StudyWriter writer(world_, folder_ / "run", header);
+  const auto expect_pool = [&] {
+    if (world_.is_root()) {
+      const auto file = hdf5::File::open(folder_ / "run/study.h5");
+      EXPECT_EQ(file.dataset("fleet/uuid").read_texts().size(), 20U);
+    }
+  };
+  expect_pool();
+  auto phase = make_phase(world_, 0, {3, 1, 1});
+  for (std::size_t i = 0; i < 3; ++i) {
+    phase.fleet[i].device = 19 - static_cast<DeviceId>(i);
+  }
+  writer.write(phase.record(), true);
+  writer.finish();
+  expect_pool();
+  if (world_.is_root()) {
+    const auto file = hdf5::File::open(folder_ / "run/study.h5");
+    EXPECT_EQ(file.dataset("phases/0000/devices").read<std::int32_t>(),
+              (std::vector<std::int32_t>{19, 18, 17}));
+  }
+}
+
+// With more phases than are told of one by one, those that study.h5 has not heard of are safe in
+// phases/, and a run that ends by an error tells of them at its end.
+TEST_F(RecordTest, ManyPhasesAreToldOfInBatches) {
+  {
+    StudyWriter writer(world_, folder_ / "run", example::header(1000));
+    std::size_t listed = 0;
+    for (int index = 0; index < 40; ++index) {
+      writer.write(make_phase(world_, index, {2, 1, 1}).record(), false);
+    }
+    if (world_.is_root()) {
+      const auto file = hdf5::File::open(folder_ / "run/study.h5");
+      for (int index = 0; index < 40; ++index) {
+        listed += file.has(fmt::format("phases/{:04}", index)) ? 1U : 0U;
+        EXPECT_TRUE(fs::exists(folder_ / fmt::format("run/phases/{:04}.h5", index)));
+      }
+      EXPECT_GE(listed, 1U);
+      EXPECT_LT(listed, 40U);
+    }
+  }
+  if (world_.is_root()) {
+    const auto file = hdf5::File::open(folder_ / "run/study.h5");
+    EXPECT_EQ(file.attribute<std::int64_t>("complete"), 0);
+    EXPECT_TRUE(file.has("phases/0039"));
+  }
+}
+
 TEST_F(RecordTest, FleetIsTheLargestSoFar) {
   StudyWriter writer(world_, folder_ / "run", example::header(3));
   int index = 0;

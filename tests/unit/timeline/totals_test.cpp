@@ -35,6 +35,29 @@ TEST(TotalsOf, TwoDevices) {
   EXPECT_EQ(totals.expert_min_ns(0, 1), 80);
 }
 
+TEST(TotalsByDevice, OverStepsAndLayers) {
+  Timeline part(2, 2, 2);
+  std::int64_t i = 1;
+  for (std::size_t d = 0; d < 2; ++d) {
+    for (std::size_t step = 0; step < 2; ++step) {
+      for (std::size_t layer = 0; layer < 2; ++layer, ++i) {
+        part.tokens(d, step, layer) = static_cast<std::uint32_t>(i);
+        part.dispatch_ns(d, step, layer) = 10 * i;
+        part.expert_ns(d, step, layer) = 100 * i;
+        part.combine_ns(d, step, layer) = 1000;
+        part.wait_ns(d, step, layer) = d == 0 ? i - 1 : 5;
+      }
+    }
+  }
+  const auto totals = totals_by_device(part);
+  EXPECT_EQ(totals.tokens_sum, (std::vector<std::int64_t>{10, 26}));
+  EXPECT_EQ(totals.expert_sum_ns, (std::vector<std::int64_t>{1000, 2600}));
+  EXPECT_EQ(totals.busy_sum_ns, (std::vector<std::int64_t>{5100, 6860}));
+  EXPECT_EQ(totals.wait_sum_ns, (std::vector<std::int64_t>{6, 20}));
+  EXPECT_EQ(totals.last_calls, (std::vector<std::int64_t>{1, 0}));
+  EXPECT_TRUE(totals_by_device(Timeline(0, 2, 2)).wait_sum_ns.empty());
+}
+
 TEST(TotalsOf, NoDevicesAreNeutral) {
   const auto totals = totals_of(Timeline(0, 2, 3));
   EXPECT_EQ(totals.devices, 0);
