@@ -7,6 +7,7 @@
 #include "cli/progress.hpp"
 #include "cli/study_options.hpp"
 #include "run/estimate.hpp"
+#include "run/memory.hpp"
 #include "run/routing_source.hpp"
 #include "run/runner.hpp"
 #include "study/plan.hpp"
@@ -78,16 +79,22 @@ class PlanCommand : public Command {
         fmt::print("  {:>7} {}\n", devices, ranks_to_devices(ranks_, devices, one_each));
       }
     }
-    fmt::print("\nphase  repeat  devices  cap W  heat        policy\n");
+    if (study.fleet.pool > 0) {
+      fmt::print("  drawn from {} devices, {} in random order\n", study.fleet.pool,
+                 to_string(study.fleet.draw));
+    }
+    fmt::print("\nphase  repeat  devices  experts  cap W  heat        policy\n");
     for (const auto& phase : plan) {
       const auto& cap = phase.condition.power_cap_w;
-      fmt::print("{:>5}  {:>6}  {:>7}  {:>5}  {:<10}  {}{}\n", phase.index, phase.repeat,
-                 phase.devices, cap ? fmt::format("{:g}", *cap) : "own",
+      fmt::print("{:>5}  {:>6}  {:>7}  {:>7}  {:>5}  {:<10}  {}{}{}{}\n", phase.index, phase.repeat,
+                 phase.devices, phase.experts, cap ? fmt::format("{:g}", *cap) : "own",
                  to_string(phase.condition.heat), phase.policy,
+                 phase.even_load ? ", even load" : "", phase.equal_fleet ? ", equal GPUs" : "",
                  phase.new_condition ? "   (new condition)" : "");
     }
-    fmt::print("\n{} phases of {} warm-up and {} measured steps; {} on {} rank{}\n", plan.size(),
-               study.phases.warmup_steps, study.phases.steps,
+    fmt::print("\n{} phases of {} warm-up and {}{} measured steps; {} on {} rank{}\n", plan.size(),
+               study.phases.warmup_steps, study.phases.precision > 0.0 ? "at most " : "",
+               run::most_steps(study.phases),
                rough_duration(run::estimate_seconds(study, kind, plan, ranks_)), ranks_,
                ranks_ == 1 ? "" : "s");
   }

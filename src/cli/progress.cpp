@@ -12,10 +12,12 @@ namespace moevar::cli {
 
 std::string label_of(const study::PhaseSpec& phase) {
   const auto& cap = phase.condition.power_cap_w;
-  return fmt::format("{} devices, {}, {}, {}{}", phase.devices,
-                     cap ? fmt::format("{:g} W", *cap) : "own limit",
-                     to_string(phase.condition.heat), phase.policy,
-                     phase.repeat > 0 ? fmt::format(", repeat {}", phase.repeat) : "");
+  return fmt::format(
+      "{} devices, {}, {}{}{}{}, {}{}", phase.devices,
+      cap ? fmt::format("{:g} W", *cap) : "own limit", to_string(phase.condition.heat),
+      phase.scaling == study::Scaling::weak ? ", weak" : "", phase.even_load ? ", even load" : "",
+      phase.equal_fleet ? ", equal GPUs" : "", phase.policy,
+      phase.repeat > 0 ? fmt::format(", repeat {}", phase.repeat) : "");
 }
 
 std::string rough_duration(double seconds) {

@@ -25,6 +25,7 @@ struct PhaseSteps {
   const workload::Loads& loads;  ///< of the measured steps, [steps][layers][experts]
   /// One for all steps, or one for each measured step.
   std::span<const placement::Placement> placements;
+  std::size_t ran_before = 0;  ///< measured steps of the phase before these, in earlier calls
 
   [[nodiscard]] const placement::Placement& placement_of(std::size_t step) const {
     return placements.size() == 1 ? placements.front() : placements[step];

@@ -6,6 +6,7 @@
 #include "base/error.hpp"
 #include "base/text.hpp"
 #include "conditions/cap.hpp"
+#include "fleet/draw.hpp"
 #include "fleet/gpu_family.hpp"
 #include "placement/placement.hpp"
 #include "run/runner.hpp"
@@ -30,9 +31,11 @@ void check_sizes(const study::ParsedStudy& parsed) {
   const auto& study = parsed.study;
   const int largest = std::ranges::max(study.fleet.devices);
   const std::int64_t tokens = std::int64_t{study.workload.tokens_per_device} * largest;
-  const std::int64_t on_one_device =
-      tokens * std::min(study.model.top_k,
-                        (study.model.experts + study.placement.redundant_experts) / largest);
+  int slots = 0;
+  for (const auto scaling : study.fleet.scaling) {
+    slots = std::max(slots, study::slots_per_device(study, scaling, largest));
+  }
+  const std::int64_t on_one_device = tokens * std::min(study.model.top_k, slots);
   if (on_one_device > std::numeric_limits<std::uint32_t>::max()) {
     throw InputError(fmt::format(
         "{}: {} tokens × {} devices could put {} tokens on one device; at most {} can be counted",
@@ -47,6 +50,12 @@ void check_placement_keys(const study::ParsedStudy& parsed, study::DeviceKind ki
       if (placement::find_policy(name).per_step() && kind != study::DeviceKind::model) {
         throw InputError(
             fmt::format("{} plans every step anew; only \"model\" devices run it", name));
+      }
+      if (placement::find_policy(name).per_step() && parsed.study.phases.precision > 0.0) {
+        throw InputError(fmt::format(
+            "{} plans every step anew, and phases.precision leaves their number open; fix it with "
+            "phases.steps",
+            name));
       }
     });
   }
@@ -83,11 +92,25 @@ void check_device_keys(const study::ParsedStudy& parsed, study::DeviceKind kind)
                     model ? "with fleet.transient = false no virtual time passes in which to sample"
                           : "CPU cores have no sensors to sample"));
   }
-  for (const auto* key : {"fleet.spread", "fleet.homogeneous", "fleet.preset", "fleet.transient"}) {
+  for (const auto* key : {"fleet.spread", "fleet.homogeneous", "fleet.preset", "fleet.transient",
+                          "fleet.pool", "fleet.draw", "fleet.fail_slow"}) {
     if (!model && parsed.origin.contains(key)) {
       throw InputError(fmt::format("{}: only modelled GPUs have it; leave it out on \"{}\" devices",
                                    parsed.at(key), to_string(kind)));
     }
+  }
+}
+
+/// Where fleets are drawn from: whole nodes must make up the pool.
+void check_pool(const study::ParsedStudy& parsed) {
+  const auto& fleet = parsed.study.fleet;
+  if (fleet.pool == 0 && fleet.draw != study::Fleet{}.draw) {
+    throw InputError(
+        fmt::format("{}: nothing is drawn without a fleet.pool", parsed.at("fleet.draw")));
+  }
+  if (fleet.pool > 0) {
+    blame(parsed, "fleet.pool",
+          [&] { (void)fleet::draw_devices(parsed.study.seed, 0, fleet.pool, 1, fleet.draw); });
   }
 }
 
@@ -144,6 +167,7 @@ void check_study(const study::ParsedStudy& parsed) {
   check_placement_keys(parsed, kind);
   check_conditions(parsed, kind);
   check_device_keys(parsed, kind);
+  check_pool(parsed);
   check_sizes(parsed);
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "run/memory.hpp"
 #include "run/sensors.hpp"
 
 namespace moevar::run {
@@ -20,12 +21,13 @@ constexpr double kWindowsPerSoak = 3.0;           // a real one, in windows of s
 double seconds_of(const study::Study& study, study::DeviceKind kind, const study::PhaseSpec& phase,
                   int ranks) {
   const double layers = study.model.layers;
-  const double measured = study.phases.steps * layers;
-  const double all = (study.phases.steps + study.phases.warmup_steps) * layers;
+  const int steps = most_steps(study.phases);
+  const double measured = steps * layers;
+  const double all = (steps + study.phases.warmup_steps) * layers;
   const double devices = phase.devices;
   if (kind == study::DeviceKind::model) {
-    const double slots = (study.model.experts + study.placement.redundant_experts) / devices;
-    const double sampled = phase.new_condition ? measured * study.model.experts : 0.0;
+    const double slots = phase.slots_per_device;
+    const double sampled = phase.new_condition ? measured * phase.experts : 0.0;
     const double heat = phase.new_condition && study.fleet.transient ? devices : 0.0;
     return (sampled * kSecondsPerCount + heat * kSecondsPerSoak +
             measured * devices * (kSecondsPerDeviceLayer + slots * kSecondsPerSlot)) /

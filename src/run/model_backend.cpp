@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <cstddef>
+#include <numeric>
 #include <utility>
 
 #include <fmt/format.h>
@@ -11,6 +12,7 @@
 #include "base/error.hpp"
 #include "base/tensor.hpp"
 #include "conditions/cap.hpp"
+#include "fleet/draw.hpp"
 #include "placement/migration.hpp"
 #include "run/slot_tokens.hpp"
 
@@ -37,6 +39,17 @@ int checked_devices(const study::Fleet& fleet, int devices, int tokens_per_devic
     throw InputError(fmt::format("fleet.spread = {}: 0 or more is needed", fleet.spread));
   }
   return devices;
+}
+
+/// The GPUs of a fleet, in its order.
+std::vector<DeviceId> members_of(const study::Fleet& fleet, std::uint64_t seed, int draw,
+                                 int devices) {
+  if (fleet.pool > 0) {
+    return fleet::draw_devices(seed, draw, fleet.pool, devices, fleet.draw);
+  }
+  std::vector<DeviceId> first(static_cast<std::size_t>(devices));
+  std::iota(first.begin(), first.end(), 0);
+  return first;
 }
 
 /// Notes what this rank's modelled devices show while steps run.
@@ -101,10 +114,18 @@ exchange::Links links_of(const fleet::GpuFamily& family) {
           .inter_latency_us = family.inter_latency_us};
 }
 
+std::vector<DeviceIdentity> pool_of(const study::Study& study) {
+  std::vector<DeviceIdentity> pool;
+  pool.reserve(static_cast<std::size_t>(study.fleet.pool));
+  for (DeviceId g = 0; g < study.fleet.pool; ++g) {
+    pool.push_back(fleet::model_identity(fleet::find_family(study.fleet.preset), study.seed, g));
+  }
+  return pool;
+}
+
 ModelBackend::ModelBackend(const mpi::Communicator& comm, const study::Fleet& fleet,
                            const study::ModelShape& model, std::uint64_t seed, int devices,
-                           int tokens_per_device, const conditions::HeatOptions& heat,
-                           double telemetry_hz)
+                           int tokens_per_device, const ModelOptions& options)
     : comm_(comm),
       family_(fleet::find_family(fleet.preset)),
       model_(model),
@@ -115,15 +136,22 @@ ModelBackend::ModelBackend(const mpi::Communicator& comm, const study::Fleet& fl
       links_(links_of(family_)),
       dispatch_(links_, devices, exchange::dispatch_bytes_per_token(model.hidden)),
       combine_(links_, devices, exchange::combine_bytes_per_token(model.hidden)),
-      heat_(heat),
-      telemetry_hz_(telemetry_hz) {
-  const fleet::FleetOptions options{.spread = fleet.spread, .homogeneous = fleet.homogeneous};
+      options_(options) {
+  const auto members = members_of(fleet, seed, options.draw, devices);
+  const fleet::FleetOptions spec{.spread = fleet.spread,
+                                 .homogeneous = fleet.homogeneous,
+                                 .equal = options.equal,
+                                 .fail_slow = fleet.fail_slow};
   for (int rank = 0; rank < comm.size(); ++rank) {
     const DeviceRange block = block_of(rank, comm.size(), devices);
     for (DeviceId g = block.begin; g < block.end; ++g) {
-      identities_.push_back(fleet::model_identity(family_, seed, g));
+      const DeviceId member = members[static_cast<std::size_t>(g)];
+      identities_.push_back(fleet::model_identity(family_, seed, member));
       identities_.back().rank = rank;
-      gpus_.push_back(fleet::draw_gpu(family_, options, seed, g));
+      gpus_.push_back(fleet::draw_gpu(family_, spec, seed, member));
+      if (fleet.draw == study::Draw::devices && gpus_.back().slot_sign != 0) {
+        gpus_.back().slot_sign = g % 2 == 1 ? 1 : -1;  // where it has been put, not where it sat
+      }
     }
   }
   if (fleet.transient) {
@@ -172,7 +200,7 @@ void ModelBackend::bring_to(const study::Condition& condition) {
   plant_->restore(*at_rest_);  // whatever ran before
   ahead_s_ = 0.0;
   plant_->set_cap(condition.power_cap_w);
-  const auto report = conditions::bring_to(*plant_, condition.heat, heat_);
+  const auto report = conditions::bring_to(*plant_, condition.heat, options_.heat);
   const auto readings = plant_->read();
   settled_ = condition.heat == study::Heat::soaked && report.steady();
   if (settled_) {
@@ -238,30 +266,41 @@ placement::SpeedModels ModelBackend::profile(int slots, double max_tokens,
   return models;
 }
 
+// Every rank plans some of the layers. What devices send and receive is counted, so that the sums
+// over ranks are exact.
 Migration ModelBackend::move_to(const placement::Placement& placement) {
   Migration migration;
   if (placed_) {
-    const std::int64_t bytes = expert_bytes(model_);
-    // nanoseconds of [device][in, out], the two kinds of link being used at once
-    struct Traffic {
-      std::array<double, 2> intra_ns{};
-      std::array<double, 2> inter_ns{};
-    };
-    std::vector<Traffic> traffic(gpus_.size());
-    for (const auto& send : placement::plan_migration(*placed_, placement)) {
+    const auto layers = block_of(comm_.rank(), comm_.size(), placement.layers());
+    enum Kind : std::size_t { in, out, in_across, out_across, kinds };
+    std::vector<std::int64_t> sends(kinds * gpus_.size(), 0);
+    std::vector<placement::Send> plan;
+    mpi::on_all(comm_, [&] {
+      plan = placement::plan_migration(*placed_, placement, layers.begin, layers.end);
+    });
+    for (const auto& send : plan) {
       const auto from = static_cast<std::size_t>(send.from_device);
       const auto to = static_cast<std::size_t>(send.to_device);
-      const bool across = identities_[from].node != identities_[to].node;
-      const double ns = exchange::point_to_point_ns(links_, bytes, across);
-      auto Traffic::*kind = across ? &Traffic::inter_ns : &Traffic::intra_ns;
-      (traffic[to].*kind)[0] += ns;
-      (traffic[from].*kind)[1] += ns;
+      const bool across = from / fleet::kGpusPerNode != to / fleet::kGpusPerNode;
+      ++sends[kinds * to + (across ? in_across : in)];
+      ++sends[kinds * from + (across ? out_across : out)];
       ++migration.moved_experts;
-      migration.bytes += bytes;
     }
-    for (const Traffic& device : traffic) {
-      migration.time_ms = std::max({migration.time_ms, 1e-6 * std::ranges::max(device.intra_ns),
-                                    1e-6 * std::ranges::max(device.inter_ns)});
+    comm_.all_reduce_sum(sends);
+    comm_.all_reduce_sum(std::span(&migration.moved_experts, 1));
+    // the two kinds of link are used at once, each in both directions
+    std::array<std::int64_t, 2> most{};
+    for (std::size_t device = 0; device < gpus_.size(); ++device) {
+      const auto* of = &sends[kinds * device];
+      most[0] = std::max({most[0], of[in], of[out]});
+      most[1] = std::max({most[1], of[in_across], of[out_across]});
+    }
+    const std::int64_t bytes = expert_bytes(model_);
+    migration.bytes = migration.moved_experts * bytes;
+    for (const bool across : {false, true}) {
+      migration.time_ms =
+          std::max(migration.time_ms, 1e-6 * static_cast<double>(most[across ? 1 : 0]) *
+                                          exchange::point_to_point_ns(links_, bytes, across));
     }
   }
   placed_ = placement;
@@ -310,8 +349,8 @@ std::vector<ModelBackend::Worker> ModelBackend::workers(std::span<const double> 
   for (DeviceId g = mine_.begin; g < mine_.end; ++g) {
     const auto i = static_cast<std::size_t>(g);
     const double clock = clocks_mhz[static_cast<std::size_t>(g - mine_.begin)];
-    all.push_back({ExpertCost(family_, gpus_[i], model_, clock), fleet::run_noise_key(seed_, g),
-                   gpus_[i].noise_sd});
+    all.push_back({ExpertCost(family_, gpus_[i], model_, clock),
+                   fleet::run_noise_key(seed_, identities_[i].device), gpus_[i].noise_sd});
   }
   return all;
 }
@@ -351,7 +390,7 @@ void ModelBackend::run_settled(const PhaseSteps& steps, PhaseResult& result, Pea
   if (!plant_) {
     return;
   }
-  StepWatch watch(*plant_, count, telemetry_hz_);
+  StepWatch watch(*plant_, count, options_.telemetry_hz);
   for (std::size_t step = 0; step < count; ++step) {
     plant_->run(step_seconds(step, result.mine.layers(), peaks));
     watch.note(step);
@@ -364,7 +403,7 @@ void ModelBackend::run_in_time(const PhaseSteps& steps, PhaseResult& result, Pea
   for (int i = 0; i < steps.warmup_steps && count > 0; ++i) {
     run_step_in_time(steps, 0, result, peaks);
   }
-  StepWatch watch(*plant_, count, telemetry_hz_);
+  StepWatch watch(*plant_, count, options_.telemetry_hz);
   for (std::size_t step = 0; step < count; ++step) {
     run_step_in_time(steps, step, result, peaks);
     watch.note(step);
@@ -398,40 +437,52 @@ void ModelBackend::run_step_in_time(const PhaseSteps& steps, std::size_t step, P
   }
 }
 
-// Devices in blocks: for a step, the block's slots are counted layer by layer, in the order in
-// which the placement holds them, and then written device by device, in the timeline's order. What
-// lies between stays in the first-level cache.
+// Some steps at a time: their slots are counted layer by layer, for the whole of an expert's
+// replicas at once; then devices run in blocks, each through those steps, in the timeline's order.
+// As many steps as leave what lies between in the cache.
 void ModelBackend::simulate_experts(const PhaseSteps& steps, StepRange range,
                                     std::span<const double> clocks_mhz,
                                     timeline::Timeline& timeline, Peaks peaks) const {
-  constexpr std::size_t kBlock = 32;
+  constexpr std::size_t kSlotsAtATime = std::size_t{1} << 17U;
   const std::vector<Worker> workers = this->workers(clocks_mhz);
-  const std::size_t layers = timeline.layers();
+  std::optional<SlotTokens> counter;
+  SlotCounts counts;
+  for (std::size_t first = range.first; first < range.last;) {
+    const auto& placement = steps.placement_of(first);
+    if (!counter || steps.placements.size() > 1) {
+      counter.emplace(placement, mine_);
+    }
+    const auto slots = static_cast<std::size_t>(placement.slots_per_device);
+    const std::size_t of_step =
+        std::max<std::size_t>(1, timeline.layers() * workers.size() * slots);
+    const std::size_t together = std::max<std::size_t>(1, kSlotsAtATime / of_step);
+    const std::size_t last =
+        steps.placements.size() > 1 ? first + 1 : std::min(range.last, first + together);
+    counts = SlotCounts({last - first, timeline.layers(), workers.size() * slots});
+    for (std::size_t step = first; step < last; ++step) {
+      for (std::size_t layer = 0; layer < timeline.layers(); ++layer) {
+        counter->count(layer, steps.loads.row(step, layer), counts.row(step - first, layer));
+      }
+    }
+    run_devices(workers, steps, {first, last}, counts, timeline, peaks);
+    first = last;
+  }
+}
 
-  Matrix<SlotWork> works({kBlock, layers});
-  std::vector<std::uint32_t> tokens;
-  for (std::size_t begin = 0; begin < workers.size(); begin += kBlock) {
-    const std::size_t block = std::min(kBlock, workers.size() - begin);
-    const auto first = mine_.begin + static_cast<DeviceId>(begin);
-    std::optional<SlotTokens> counter;
-    std::size_t slots = 0;
+void ModelBackend::run_devices(std::span<const Worker> workers, const PhaseSteps& steps,
+                               StepRange range, const SlotCounts& counts,
+                               timeline::Timeline& timeline, Peaks peaks) const {
+  const std::size_t layers = timeline.layers();
+  const std::size_t slots = workers.empty() ? 0 : counts.extent(2) / workers.size();
+  std::vector<SlotWork> works(layers);
+  for (std::size_t device = 0; device < workers.size(); ++device) {
     for (std::size_t step = range.first; step < range.last; ++step) {
-      if (step == range.first || steps.placements.size() > 1) {
-        const auto& placement = steps.placement_of(step);
-        counter.emplace(placement, DeviceRange{first, first + static_cast<DeviceId>(block)});
-        slots = static_cast<std::size_t>(placement.slots_per_device);
-        tokens.resize(block * slots);
-      }
       for (std::size_t layer = 0; layer < layers; ++layer) {
-        counter->count(layer, steps.loads.row(step, layer), tokens);
-        for (std::size_t i = 0; i < block; ++i) {
-          works(i, layer) = SlotWork::of(std::span(tokens).subspan(i * slots, slots));
-        }
+        works[layer] =
+            SlotWork::of(counts.row(step - range.first, layer).subspan(device * slots, slots));
       }
-      for (std::size_t i = 0; i < block; ++i) {
-        run_device(workers[begin + i], works.row(i), {steps.phase, step, begin + i}, timeline,
-                   peaks);
-      }
+      run_device(workers[device], works, {steps.phase, step, steps.ran_before, device}, timeline,
+                 peaks);
     }
   }
 }
@@ -448,7 +499,9 @@ void ModelBackend::run_device(const Worker& worker, std::span<const SlotWork> wo
   for (std::size_t layer = 0; layer < works.size(); ++layer) {
     const SlotWork& work = works[layer];
     const double z =
-        worker.noise_sd > 0.0 ? worker.noise[repetition(at.phase, at.step, layer)].normal() : 0.0;
+        worker.noise_sd > 0.0
+            ? worker.noise[repetition(at.phase, at.ran_before + at.step, layer)].normal()
+            : 0.0;
     const double time_ns = worker.cost.time_ns(work) * (1.0 + worker.noise_sd * z);
     const auto exchanged = std::max(sent, std::int64_t{work.tokens});
     const Nanoseconds dispatch = dispatch_.time_ns(exchanged);

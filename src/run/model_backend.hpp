@@ -29,6 +29,17 @@ namespace moevar::run {
 /// A family's links as the exchange's cost model takes them.
 exchange::Links links_of(const fleet::GpuFamily& family);
 
+/// What makes a modelled fleet apart from its family and size.
+struct ModelOptions {
+  conditions::HeatOptions heat;
+  double telemetry_hz = 0.0;
+  int draw = 0;        ///< number of the draw from `fleet.pool`, where there is one
+  bool equal = false;  ///< all GPUs nominal but for their run noise
+};
+
+/// The GPUs of the pool from which a study draws its fleets; none where it draws from none.
+std::vector<DeviceIdentity> pool_of(const study::Study& study);
+
 /// Modelled GPUs in virtual time. Every value depends on the seed, the fleet and the phase alone:
 /// timelines and totals are the same, bit for bit, at any number of ranks.
 ///
@@ -45,12 +56,12 @@ exchange::Links links_of(const fleet::GpuFamily& family);
 class ModelBackend final : public Backend {
  public:
   /// Collective. The ranks of `comm`, which must outlive this object, share `devices` >= 1 GPUs in
-  /// contiguous blocks. Throws InputError for an unknown preset, a spread below 0, or no devices or
-  /// tokens.
+  /// contiguous blocks: the first ones of the family, or of a draw from the pool. Throws InputError
+  /// for an unknown preset, a spread below 0, no devices or tokens, or a pool that cannot be drawn
+  /// from.
   ModelBackend(const mpi::Communicator& comm, const study::Fleet& fleet,
                const study::ModelShape& model, std::uint64_t seed, int devices,
-               int tokens_per_device, const conditions::HeatOptions& heat = {},
-               double telemetry_hz = 0.0);
+               int tokens_per_device, const ModelOptions& options = {});
 
   [[nodiscard]] const std::vector<DeviceIdentity>& fleet() const override { return identities_; }
   [[nodiscard]] DeviceRange mine() const override { return mine_; }
@@ -91,6 +102,7 @@ class ModelBackend final : public Backend {
   struct DeviceStep {
     int phase = 0;
     std::size_t step = 0;
+    std::size_t ran_before = 0;  ///< steps of the phase in earlier calls
     std::size_t device = 0;
   };
   /// Of [first, last).
@@ -98,6 +110,9 @@ class ModelBackend final : public Backend {
     std::size_t first = 0;
     std::size_t last = 0;
   };
+
+  /// Tokens of this rank's slots, [steps][layers][slots].
+  using SlotCounts = Tensor<std::uint32_t, 3>;
 
   void solve_states(const study::Condition& condition);
   void bring_to(const study::Condition& condition);
@@ -110,6 +125,9 @@ class ModelBackend final : public Backend {
   void simulate_experts(const PhaseSteps& steps, StepRange range,
                         std::span<const double> clocks_mhz, timeline::Timeline& timeline,
                         Peaks peaks) const;
+  /// Steps of `range`, whose `counts` begin with the first of them.
+  void run_devices(std::span<const Worker> workers, const PhaseSteps& steps, StepRange range,
+                   const SlotCounts& counts, timeline::Timeline& timeline, Peaks peaks) const;
   /// A device's step, `works` [layers].
   void run_device(const Worker& worker, std::span<const SlotWork> works, const DeviceStep& at,
                   timeline::Timeline& timeline, Peaks peaks) const;
@@ -135,8 +153,7 @@ class ModelBackend final : public Backend {
   std::vector<DeviceIdentity> identities_;
   std::vector<fleet::GpuTraits> gpus_;  ///< of the whole fleet
   timeline::FleetState state_;          ///< without devices before enter()
-  conditions::HeatOptions heat_;
-  double telemetry_hz_;
+  ModelOptions options_;
   std::optional<conditions::ModelPlant> plant_;  ///< none: not simulated in time
   std::optional<conditions::ModelPlant::State> at_rest_;
   std::optional<conditions::ModelPlant::State> entered_;

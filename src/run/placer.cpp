@@ -5,6 +5,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -55,10 +56,6 @@ std::string describe_residuals(std::span<const double> left) {
 
 }  // namespace
 
-int Placer::slots_per_device(int devices) const {
-  return (study_.model.experts + study_.placement.redundant_experts) / devices;
-}
-
 /// Beyond the heaviest load that any placement can bring a device, tokens.
 double Placer::range_of_models(const Matrix<double>& mean_loads, int slots) {
   // steps scatter about their mean, and loads drift after the profile
@@ -77,14 +74,21 @@ double Placer::range_of_models(const Matrix<double>& mean_loads, int slots) {
   return kRoom * heaviest;
 }
 
-void Placer::profile(Backend& backend, const Matrix<double>& mean_loads) {
-  const int slots = slots_per_device(static_cast<int>(backend.fleet().size()));
+void Placer::profile(const study::PhaseSpec& phase, Backend& backend,
+                     const Matrix<double>& mean_loads) {
+  const int slots = phase.slots_per_device;
   speeds_ = backend.profile(slots, range_of_models(mean_loads, slots), {});
   ++profiles_;
 }
 
+void Placer::recall(placement::SpeedModels speeds) {
+  speeds_ = std::move(speeds);
+  ++profiles_;
+}
+
 /// Of the devices that left their models alone.
-void Placer::profile_again(Backend& backend, const Plan& plan, const Matrix<double>& mean_loads) {
+void Placer::profile_again(const study::PhaseSpec& phase, Backend& backend, const Plan& plan,
+                           const Matrix<double>& mean_loads) {
   std::vector<DeviceId> devices;
   for (std::size_t d = 0; d < plan.left.size(); ++d) {
     if (!std::isnan(plan.left[d])) {
@@ -94,7 +98,7 @@ void Placer::profile_again(Backend& backend, const Plan& plan, const Matrix<doub
   if (devices.empty()) {
     return;
   }
-  const int slots = slots_per_device(static_cast<int>(backend.fleet().size()));
+  const int slots = phase.slots_per_device;
   auto curves = backend.profile(slots, range_of_models(mean_loads, slots), devices);
   for (std::size_t i = 0; i < devices.size(); ++i) {
     speeds_[size_of(devices[i])] = std::move(curves[i]);
@@ -127,7 +131,8 @@ std::string Placer::reason_to_solve(const placement::Policy& policy, const Plan&
 
 const std::vector<double>& Placer::bounds(const placement::Problem& problem,
                                           const study::PhaseSpec& phase) {
-  const std::array key{phase.devices, phase.repeat + 1, profiles_};
+  const std::array key{phase.devices, phase.repeat + 1, profiles_, phase.experts,
+                       phase.even_load ? 1 : 0};
   if (bounds_of_ != key) {
     bounds_ = placement::lower_bounds(problem, problem.slots_per_device);
     bounds_of_ = key;
@@ -147,7 +152,7 @@ std::vector<placement::Placement> Placer::solve(const placement::Policy& policy,
     placement::Problem problem{.mean_loads = loads.mean,
                                .speeds = speeds_,
                                .devices = phase.devices,
-                               .slots_per_device = slots_per_device(phase.devices),
+                               .slots_per_device = phase.slots_per_device,
                                .seed = study_.seed,
                                .trace = &trace,
                                .from = from ? &before.placements.front() : nullptr};
@@ -156,7 +161,7 @@ std::vector<placement::Placement> Placer::solve(const placement::Policy& policy,
     }
     placements = placement::solve_steps(policy, problem);
     for (const auto& placement : placements) {
-      placement::check_placement(placement, study_.model.experts);
+      placement::check_placement(placement, phase.experts);
     }
     // the record holds the first one, with the means of all
     auto& first = placements.front();
@@ -209,14 +214,17 @@ void Placer::share(std::vector<placement::Placement>& placements, const study::P
 Placing Placer::place(const study::PhaseSpec& phase, Backend& backend, const PhaseLoads& loads) {
   const auto& policy = placement::find_policy(phase.policy);
   release_steps();
-  auto& plan = plans_[{phase.devices, phase.policy}];
+  if (study_.fleet.pool > 0 && phase.repeat != std::exchange(repeat_, phase.repeat)) {
+    plans_.clear();  // another draw: other devices
+  }
+  auto& plan = plans_[key_of(phase)];
   Placing placing;
   placing.because = reason_to_solve(policy, plan);
   placing.per_step = policy.per_step();
   if (placing.because == kKept) {
     plan.placements.front().solve_ms = 0.0;
   } else {
-    profile_again(backend, plan, loads.mean);
+    profile_again(phase, backend, plan, loads.mean);
     plan.placements = solve(policy, phase, loads, plan);
     if (study_.placement.recompute == study::Recompute::on_drift && !policy.per_step()) {
       start_watch(plan, loads, backend.mine());
@@ -239,7 +247,7 @@ std::size_t Placer::placements_kept() const {
 /// Plans of single steps serve one phase and are the largest by far.
 void Placer::release_steps() {
   for (auto& [of, plan] : plans_) {
-    if (placement::find_policy(of.second).per_step()) {
+    if (placement::find_policy(std::get<std::string>(of)).per_step()) {
       plan.placements = {};
     }
   }
@@ -255,7 +263,7 @@ Migration Placer::moves_of_steps(const placement::Policy& policy, const study::P
                               {.mean_loads = loads.mean,
                                .speeds = speeds_,
                                .devices = phase.devices,
-                               .slots_per_device = slots_per_device(phase.devices),
+                               .slots_per_device = phase.slots_per_device,
                                .seed = study_.seed});
     }
     for (std::size_t step = home ? 0 : 1; step < plan.placements.size(); ++step) {
@@ -290,12 +298,12 @@ void Placer::start_watch(Plan& plan, const PhaseLoads& loads, DeviceRange mine) 
 
 void Placer::watch(const study::PhaseSpec& phase, const workload::Loads& measured,
                    const timeline::Timeline& mine) {
-  auto& plan = plans_.at({phase.devices, phase.policy});
+  auto& plan = plans_.at(key_of(phase));
   if (study_.placement.recompute != study::Recompute::on_drift || plan.placements.size() != 1 ||
       placement::find_policy(phase.policy).per_step()) {
     return;
   }
-  for (std::size_t step = 0; step < measured.extent(0); ++step) {
+  for (std::size_t step = 0; step < mine.steps(); ++step) {
     if (plan.loads) {
       plan.loads->step(measured.row(step));
     }

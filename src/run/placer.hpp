@@ -5,7 +5,7 @@
 #include <optional>
 #include <span>
 #include <string>
-#include <utility>
+#include <tuple>
 #include <vector>
 
 #include "placement/drift.hpp"
@@ -43,10 +43,14 @@ class Placer {
   /// Both outlive the object.
   Placer(const mpi::Communicator& comm, const study::Study& study) : comm_(comm), study_(study) {}
 
-  /// Measures the speed models of the whole fleet under its present condition.
-  void profile(Backend& backend, const Matrix<double>& mean_loads);
+  /// Measures the speed models of the phase's whole fleet under its present condition.
+  void profile(const study::PhaseSpec& phase, Backend& backend, const Matrix<double>& mean_loads);
+  /// Takes those of an earlier profile of the phase's fleet.
+  void recall(placement::SpeedModels speeds);
   /// Those of the fleet profiled last, [devices].
   [[nodiscard]] const placement::SpeedModels& speeds() const noexcept { return speeds_; }
+  /// How often they have changed.
+  [[nodiscard]] int profiles() const noexcept { return profiles_; }
 
   /// Solves where the study wants it or drift has been noticed, and moves experts there. Policies
   /// that go by where experts lie begin from the same policy's last placement on such a fleet, as
@@ -62,7 +66,12 @@ class Placer {
              const timeline::Timeline& mine);
 
  private:
-  /// A policy on a fleet of a size.
+  /// Which fleet, loads and policy a plan is for.
+  using PlanKey = std::tuple<int, study::Scaling, bool, bool, std::string>;
+  static PlanKey key_of(const study::PhaseSpec& phase) {
+    return {phase.devices, phase.scaling, phase.even_load, phase.equal_fleet, phase.policy};
+  }
+
   struct Plan {
     std::vector<placement::Placement> placements;
     placement::SpeedModels speeds;              ///< of this rank's devices, as it was solved with
@@ -71,11 +80,11 @@ class Placer {
     std::vector<double> left;  ///< [devices] measured ÷ model, NaN: not left; on every rank
   };
 
-  [[nodiscard]] int slots_per_device(int devices) const;
   [[nodiscard]] static double range_of_models(const Matrix<double>& mean_loads, int slots);
   [[nodiscard]] std::string reason_to_solve(const placement::Policy& policy,
                                             const Plan& plan) const;
-  void profile_again(Backend& backend, const Plan& plan, const Matrix<double>& mean_loads);
+  void profile_again(const study::PhaseSpec& phase, Backend& backend, const Plan& plan,
+                     const Matrix<double>& mean_loads);
   [[nodiscard]] const std::vector<double>& bounds(const placement::Problem& problem,
                                                   const study::PhaseSpec& phase);
   [[nodiscard]] std::vector<placement::Placement> solve(const placement::Policy& policy,
@@ -94,11 +103,12 @@ class Placer {
   const study::Study& study_;
   placement::SpeedModels speeds_;
   int profiles_ = 0;  ///< how often speeds_ has changed
-  /// Bounds are the same for all policies of a repeat: rank 0 keeps the last, by fleet size, repeat
-  /// and profiles_.
-  std::array<int, 3> bounds_of_{};
+  /// Bounds are the same for all policies of a setting: rank 0 keeps the last, by fleet, loads and
+  /// profiles_.
+  std::array<int, 5> bounds_of_{};
   std::vector<double> bounds_;
-  std::map<std::pair<int, std::string>, Plan> plans_;
+  std::map<PlanKey, Plan> plans_;
+  int repeat_ = 0;  ///< of plans_, where every repeat has other devices
 };
 
 }  // namespace moevar::run

@@ -51,6 +51,19 @@ std::unique_ptr<workload::Routing> load_routing(const study::ParsedStudy& parsed
   return load(parsed, text);
 }
 
+std::unique_ptr<workload::Routing> synthetic_routing(const study::Study& study, int experts,
+                                                     bool even_load) {
+  workload::SyntheticSpec spec;
+  if (even_load) {
+    spec.skew = 0.0;
+  } else {
+    const auto& of = study.workload;
+    spec = {of.skew, of.burst, of.drift, study.model.experts};
+  }
+  return workload::make_synthetic({study.model.layers, experts, study.model.top_k}, spec,
+                                  study.seed);
+}
+
 std::unique_ptr<workload::Routing> share_routing(const mpi::Communicator& comm,
                                                  const study::ParsedStudy& parsed) {
   std::string text;

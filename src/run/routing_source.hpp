@@ -17,6 +17,12 @@ std::unique_ptr<workload::Routing> load_routing(const study::ParsedStudy& parsed
 std::unique_ptr<workload::Routing> share_routing(const mpi::Communicator& comm,
                                                  const study::ParsedStudy& parsed);
 
+/// Synthetic routing over `experts` experts in the study's model: as popular as those of a layer of
+/// study.model.experts, or all alike. Its random numbers are those of the study's own routing, so
+/// that the steps are the same but for what popularity makes of them.
+std::unique_ptr<workload::Routing> synthetic_routing(const study::Study& study, int experts,
+                                                     bool even_load);
+
 /// Where in the workload the phases of a repeat lie. The workload's steps are cut into segments of
 /// warm-up plus measured steps; repeat r runs segment r + 1 whatever its policy and condition, so
 /// all cells of a repeat see the same steps, and plans with the measured steps of segment r, which

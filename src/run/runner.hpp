@@ -34,9 +34,9 @@ void check_study(const study::ParsedStudy& parsed);
 /// Checks what is known once the routing is: `study` has the routing's layers. Throws InputError.
 void check_routing(const study::Study& study, const Segments& segments);
 
-/// The machines for one fleet size. Collective.
+/// The machines for a phase's fleet. Collective.
 std::unique_ptr<Backend> make_backend(const mpi::Communicator& comm, const study::Study& study,
-                                      study::DeviceKind kind, int devices);
+                                      study::DeviceKind kind, const study::PhaseSpec& phase);
 
 /// Runs a study from its plan to study.h5 and summary.json in `directory`. Collective; every rank
 /// gets the summary. Everything that can be checked is checked before `directory` is touched.

@@ -60,26 +60,33 @@ void SlotTokens::count(std::size_t layer, std::span<const std::uint32_t> loads,
 
 void split_by_share(std::uint32_t total, std::span<const double> shares,
                     std::span<std::uint32_t> parts) {
-  std::uint32_t left = total;
   std::vector<double> remainder(shares.size());
+  std::vector<std::size_t> order;
+  order.reserve(shares.size());
+  std::uint32_t left = total;
   for (std::size_t i = 0; i < shares.size(); ++i) {
     const double exact = shares[i] * total;
     parts[i] = std::min(static_cast<std::uint32_t>(exact), left);
     remainder[i] = exact - parts[i];
     left -= parts[i];
-  }
-  // rounding can leave more over than there are remainders, but never for a slot without a share
-  std::vector<std::size_t> order;
-  for (std::size_t i = 0; i < shares.size(); ++i) {
     if (shares[i] > 0.0) {
       order.push_back(i);
     }
   }
-  std::ranges::stable_sort(order, std::ranges::greater{},
-                           [&](std::size_t i) { return remainder[i]; });
-  for (std::size_t next = 0; left > 0; ++next, --left) {
-    ++parts[order[next % order.size()]];
+  // rounding can leave more over than there are remainders, but never for a slot without a share
+  for (; left >= order.size() && left > 0; left -= static_cast<std::uint32_t>(order.size())) {
+    for (const auto i : order) {
+      ++parts[i];
+    }
   }
+  if (left == 0) {
+    return;
+  }
+  const auto largest = order.begin() + static_cast<std::ptrdiff_t>(left);
+  std::nth_element(order.begin(), largest - 1, order.end(), [&](std::size_t a, std::size_t b) {
+    return remainder[a] != remainder[b] ? remainder[a] > remainder[b] : a < b;
+  });
+  std::for_each(order.begin(), largest, [&](std::size_t i) { ++parts[i]; });
 }
 
 }  // namespace moevar::run

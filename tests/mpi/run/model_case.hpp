@@ -62,7 +62,8 @@ struct Case {
   Case(const mpi::Communicator& comm, int devices, int experts, const study::Fleet& fleet,
        std::uint64_t seed, const conditions::HeatOptions& heat, double telemetry_hz = 0.0,
        std::size_t steps = kSteps)
-      : backend(comm, fleet, shape(experts), seed, devices, kTokensPerDevice, heat, telemetry_hz),
+      : backend(comm, fleet, shape(experts), seed, devices, kTokensPerDevice,
+                {.heat = heat, .telemetry_hz = telemetry_hz}),
         placement(contiguous(devices, experts)),
         loads(uneven_loads(devices, experts, steps)) {}
 

@@ -24,6 +24,17 @@ workload::Loads uneven_loads(std::uint64_t seed) {
   return loads;
 }
 
+study::PhaseSpec phase_of(int index, int repeat, int devices, const char* policy) {
+  return {.index = index,
+          .repeat = repeat,
+          .devices = devices,
+          .condition = {},
+          .policy = policy,
+          .new_condition = false,
+          .experts = kExperts,
+          .slots_per_device = kExperts / devices};
+}
+
 TEST(Placer, KeepsThePlansOfSingleStepsOfOnePhaseAlone) {
   const auto world = mpi::Communicator::world();
   study::Study study;
@@ -37,10 +48,10 @@ TEST(Placer, KeepsThePlansOfSingleStepsOfOnePhaseAlone) {
   for (const int devices : {4, 6}) {
     ModelBackend backend(world, {}, study.model, 1, devices, kTokens);
     backend.enter({});
-    placer.profile(backend, mean);
+    placer.profile(phase_of(0, 0, devices, ""), backend, mean);
     std::size_t in_advance = static_cast<std::size_t>(index) / 4;
     for (const char* policy : {"oracle", "harmoeny", "eplb", "oracle"}) {
-      const study::PhaseSpec phase{index++, 0, devices, {}, policy, false};
+      const auto phase = phase_of(index++, 0, devices, policy);
       const auto placing = placer.place(phase, backend, {planned, measured, mean});
       const bool per_step = std::string(policy) != "eplb";
       EXPECT_EQ(placing.placements.size(), per_step ? kSteps : 1U);
@@ -52,9 +63,8 @@ TEST(Placer, KeepsThePlansOfSingleStepsOfOnePhaseAlone) {
   // what was placed in advance is kept
   ModelBackend backend(world, {}, study.model, 1, 4, kTokens);
   backend.enter({});
-  EXPECT_EQ(
-      placer.place({index, 1, 4, {}, "eplb", false}, backend, {planned, measured, mean}).because,
-      "kept");
+  EXPECT_EQ(placer.place(phase_of(index, 1, 4, "eplb"), backend, {planned, measured, mean}).because,
+            "kept");
 }
 
 }  // namespace
