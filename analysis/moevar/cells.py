@@ -13,6 +13,9 @@ from moevar.study import StudyError
 OUTLIER_MADS = 3.5
 MAD_SCALE = 1.4826
 
+# Repeats on other devices that an interval needs: two leave their difference's size open by a factor of thirty.
+FEWEST_REPEATS = 3
+
 # Policies that place experts without a look at loads or speeds.
 BLIND = ("contiguous", "round_robin", "random")
 
@@ -117,6 +120,8 @@ def ratio_interval(repeats, numerator, denominator):
         return intervals.interval_of(intervals.ratio_of(numerator, denominator))
     top, bottom = (np.array([float(part.sum()) for part in parts]) for parts in (numerator, denominator))
     value, count = float(top.sum() / bottom.sum()), len(repeats)
+    if count < FEWEST_REPEATS:
+        return intervals.Estimate(value, None, None, count, intervals.NOT_SUPPORTED)
     error = float(np.std((top - value * bottom) / bottom.mean(), ddof=1)) / np.sqrt(count)
     half = intervals.student(count - 1, 0.05) * error
     return intervals.Estimate(value, value - half, value + half, count, f"{count} repeats on other devices")
@@ -158,6 +163,8 @@ def _jackknife(count, statistic):
     Tibshirani, An Introduction to the Bootstrap, 11)."""
     every = list(range(count))
     value = statistic(every)
+    if count < FEWEST_REPEATS:
+        return intervals.Estimate(value, None, None, count, intervals.NOT_SUPPORTED)
     left = np.array([statistic(every[:i] + every[i + 1:]) for i in every])
     error = float(np.sqrt((count - 1) / count * ((left - left.mean()) ** 2).sum()))
     half = intervals.student(count - 1, 0.05) * error

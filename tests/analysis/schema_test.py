@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import pathlib
+import re
 import sys
 
 import h5py
@@ -45,6 +46,11 @@ PHASE_ATTRIBUTES = {
     "reference_error": REAL,
     "moved_experts": INTEGER,
     "moved_bytes": INTEGER,
+    "scaling": TEXT,
+    "experts": INTEGER,
+    "even_load": INTEGER,
+    "equal_fleet": INTEGER,
+    "stop_reason": TEXT,
 }
 PLACEMENT_ATTRIBUTES = {"slots_per_device": INTEGER, "solved_because": TEXT, "per_step": INTEGER}
 TELEMETRY_ATTRIBUTES = {"caps": TEXT, "cap_changes": TEXT, "sensors": TEXT, "heat_s": REAL, "window_s": REAL}
@@ -60,6 +66,12 @@ TIMELINES = {
     "combine_ns": ("DSL", "i8", "ns"),
 }
 PHASE_DATASETS = {
+    "devices": ("D", "i4", "1"),
+    "device/tokens_sum": ("D", "i8", "tokens"),
+    "device/busy_sum_ns": ("D", "i8", "ns"),
+    "device/expert_sum_ns": ("D", "i8", "ns"),
+    "device/wait_sum_ns": ("D", "i8", "ns"),
+    "device/last_calls": ("D", "i8", "1"),
     "layer/layer_ns": ("SL", "i8", "ns"),
     "layer/busy_sum_ns": ("SL", "i8", "ns"),
     "layer/wait_sum_ns": ("SL", "i8", "ns"),
@@ -115,7 +127,7 @@ FLEET_DATASETS = {
     "slot": ("F", "i4", "1"),
 }
 TIMING_DATASETS = {"rank": ("D", "i4", "rank")}
-PHASE_GROUPS = {"layer", "placement", "speed_model", "telemetry"}
+STOP_REASONS = ("fixed", "precision", "max_n", "time_limit", "no_further_gain")
 
 checks = 0
 
@@ -182,6 +194,18 @@ def check_timelines(phase):
           f"{phase.name}: wait_ns is not last arrival - own arrival")
 
 
+def check_device_totals(phase):
+    """Sums over devices are the totals' sums over layer calls."""
+    totals, layer = phase["device"], phase["layer"]
+    for name, of_layers in (("tokens_sum", "tokens_sum"), ("busy_sum_ns", "busy_sum_ns"), ("wait_sum_ns", "wait_sum_ns")):
+        check(totals[name][...].sum() == layer[of_layers][...].sum(), f"{phase.name}: device/{name} against layer/{of_layers}")
+    check(totals["last_calls"][...].sum() >= layer["layer_ns"].size, f"{phase.name}: calls without a last device")
+    if "tokens" in phase:
+        expert, wait = phase["expert_ns"][...], phase["wait_ns"][...]
+        check(np.array_equal(totals["expert_sum_ns"][...], expert.sum(axis=(1, 2))), f"{phase.name}: device/expert_sum_ns")
+        check(np.array_equal(totals["last_calls"][...], (wait == 0).sum(axis=(1, 2))), f"{phase.name}: device/last_calls")
+
+
 def check_series(phase):
     """Readings rise in time; what is behind a device's last one is padding."""
     series = phase["telemetry/series"]
@@ -223,6 +247,11 @@ def check_phase(name, phase):
           f"{phase.name}: undocumented: {sorted(datasets_below(phase) - set(fields))}")
     if "tokens" in phase:
         check_timelines(phase)
+    check_device_totals(phase)
+    check(phase.attrs["scaling"] in ("strong", "weak"), f"{phase.name}: scaling")
+    check(phase["placement/physical_to_logical_map"][...].max(initial=0) < phase.attrs["experts"], f"{phase.name}: experts")
+    check({phase.attrs["even_load"], phase.attrs["equal_fleet"]} <= {0, 1}, f"{phase.name}: even_load, equal_fleet")
+    check(phase.attrs["stop_reason"] in STOP_REASONS, f"{phase.name}: stop_reason")
     return sizes
 
 
@@ -243,7 +272,8 @@ def mean(values):
 
 def check_cell(cell, phase, timing):
     attrs = phase.attrs
-    for name in ("devices", "heat", "workload", "policy", "repeat", "moved_experts"):
+    for name in ("devices", "heat", "workload", "policy", "repeat", "moved_experts", "scaling", "experts", "even_load",
+                 "equal_fleet", "stop_reason"):
         check(cell[name] == attrs[name], f"{phase.name}: summary.json says {name} {cell[name]}")
     check(cell["solved_because"] == phase["placement"].attrs["solved_because"], f"{phase.name}: solved_because")
     check(close(cell["power_cap_w"], attrs["power_cap_w"]), f"{phase.name}: power_cap_w")
@@ -258,6 +288,7 @@ def check_cell(cell, phase, timing):
     check(cell["steady"] == (bool(telemetry["steady"][...].all()) if observed else None), f"{phase.name}: steady")
     check(cell["caps_hold"] == (None if np.isnan(requested).any() else
                                 bool((np.abs(requested - enforced) <= 0.5).all())), f"{phase.name}: caps_hold")
+    check(cell["steps"] == layer.shape[0], f"{phase.name}: steps")
     devices = int(attrs["devices"])
     gap = slowest - fastest
     calls = tokens_sum > 0
@@ -296,10 +327,14 @@ def main(directory):
         largest = 0
         for name, phase in study["phases"].items():
             sizes = check_phase(name, phase)
-            largest = max(largest, sizes["D"])
+            members = phase["devices"][...]
+            check(len(set(members)) == len(members), f"{phase.name}: a device twice")
+            largest = max(largest, sizes["D"], int(members.max()) + 1)
             timing = study["timing"][name]
             check_attributes(timing, TIMING_ATTRIBUTES)
             check_datasets(timing, TIMING_DATASETS, sizes)
+        pool = re.search(r"^pool = (\d+)", study.attrs["study_toml"], re.MULTILINE)
+        largest = int(pool.group(1)) if pool and int(pool.group(1)) else largest
         check_datasets(study["fleet"], FLEET_DATASETS, {"F": largest})
         check(set(study["fleet"]) == set(FLEET_DATASETS) or largest == 0, "fleet's columns")
 

@@ -129,6 +129,40 @@ class BadInput(Case):
         self.refused_study(SMALL, "fleet.devices", "no number", ranks=(0,),
                            options=["--set", "fleet.devices=[1009, 1013, 1019]"])
 
+    def test_pools_that_cannot_be_drawn_from(self):
+        def refused(*parts, options):
+            self.refused_study(SMALL, *parts, ranks=(0,), options=[w for o in options for w in ("--set", o)])
+        self.refused_study(SMALL, "fleet.pool", "4 devices to draw from", "a fleet has 8", options=["--set", "fleet.pool=4"])
+        refused("fleet.pool", "not made up of nodes of 8", "; 64 is", options=["fleet.pool=60"])
+        refused("fleet.draw", "without a fleet.pool", options=["fleet.draw='devices'"])
+        refused("placement.recompute", "between-phases", options=["fleet.pool=64", "placement.recompute='once'"])
+        refused("fleet.pool", "only modelled GPUs", options=["fleet.device='cpu'", "fleet.devices=[1]", "fleet.pool=64",
+                                                             "conditions.power_cap_w=[]"])
+
+    def test_weak_scaling_that_makes_no_layer(self):
+        def refused(*parts, options):
+            self.refused_study(SMALL, *parts, ranks=(0,), options=[w for o in options for w in ("--set", o)])
+        weak = "fleet.scaling=['weak']"
+        self.refused_study(SMALL, "fleet.experts_per_device", "2 experts a token", "1 devices have 1",
+                           options=["--set", weak, "--set", "fleet.experts_per_device=1", "--set", "fleet.devices=[1]"])
+        refused("fleet.experts_per_device", "at most 16777216", options=[
+            weak, "fleet.experts_per_device=1048576", "fleet.devices=[1024]"])
+        refused("placement.redundant_experts", "3 redundant experts don't divide", "fill_slots", options=[
+            weak, "placement.redundant_experts=3"])
+        refused("fleet.experts_per_device", "only weak scaling", options=["fleet.experts_per_device=16"])
+        refused("fleet.scaling", "one of strong, weak", options=["fleet.scaling=['strange']"])
+        path = self.write("trace.json", json.dumps({"logical_count": self.counts()}))
+        refused("fleet.scaling", "only synthetic", options=[weak, "workload.kind=counts", f"workload.path={path}"])
+
+    def test_stopping_that_never_would(self):
+        for option in ("phases.max_steps=100", "phases.time_limit_s=3.0"):
+            self.refused_study(SMALL, option.split("=")[0], "phases.precision", ranks=(0,), options=["--set", option])
+        self.refused_study(SMALL, "phases.max_steps", "2 steps at most", "4 at a time",
+                           options=["--set", "phases.precision=0.01", "--set", "phases.max_steps=2"])
+        self.refused_study(SMALL, "placement.policies", "harmoeny plans every step anew", "phases.precision", ranks=(0,),
+                           options=["--set", "phases.precision=0.01", "--set", "placement.policies=['harmoeny']"])
+        self.refused_study(SMALL, "phases.precision", "from 0 to 1", ranks=(0,), options=["--set", "phases.precision=nan"])
+
     def test_trace_steps(self):
         self.refused_study(SMALL, "placement.trace_steps", "from 1", ranks=(0,),
                            options=["--set", "placement.trace_steps=0"])

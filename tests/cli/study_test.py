@@ -362,7 +362,7 @@ class Plan(Case):
         with h5py.File(out / "study.h5") as file:
             ran = [(p.attrs["policy"], float(p.attrs["power_cap_w"])) for p in file["phases"].values()]
         table = plan.stdout.split("phase  repeat")[1].splitlines()[1:7]
-        planned = [(line.split()[5], float(line.split()[3])) for line in table]
+        planned = [(line.split()[6], float(line.split()[4])) for line in table]
         self.assertEqual(planned, ran)
 
     def test_under_mpirun_one_rank_speaks(self):

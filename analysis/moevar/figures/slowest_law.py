@@ -37,7 +37,7 @@ def _draw(study, phases, name, panels):
     entries = [(label, colour, marker, filled) for law, label, colour, marker, filled in LAWS if law in drawn]
     entries += [(f"observed, {policy}", *style.look(policy), True) for policy in policies]
     each = 2 if policies else 1     # without observations there is no difference to show
-    figure, axes = style.rows(each * len(panels), 1.75, entries=entries)
+    figure, axes = style.rows(each * len(panels), style.ladder_height(cells.sizes(phases)) - 0.15, entries=entries)
     numbers = []
     for i, (condition, (fleet, here)) in enumerate(panels.items()):
         panel = axes[each * i:each * (i + 1)]
