@@ -102,7 +102,8 @@ class StopRule {
     constexpr double kHardly = 0.9;
     const auto before =
         std::ranges::find_if(looks_, [&](const auto& look) { return 4 * look.first >= steps; });
-    return steps >= kFewest && 2 * before->first <= steps && widest > kHardly * before->second;
+    // no interval then and now is no gain either
+    return steps >= kFewest && 2 * before->first <= steps && !(widest < kHardly * before->second);
   }
 
   const study::Phases& rule_;
