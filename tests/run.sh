@@ -25,7 +25,8 @@ test_build() {  # test_build FOLDER CTEST-OPTIONS...
   local folder=$1
   shift
   echo "== test $folder ($SECONDS s)"
-  ctest --test-dir "$folder" --output-on-failure --no-tests=error "$@"
+  # tests of several ranks, and those that time something, run alone all the same
+  ctest --test-dir "$folder" --parallel "$(nproc)" --output-on-failure --no-tests=error "$@"
 }
 
 build release
