@@ -1,5 +1,6 @@
 """Reading a run's folder: whole, of the coming and the older fields, killed, cut off, damaged."""
 
+import os
 import pathlib
 import shutil
 import signal
@@ -242,10 +243,16 @@ class Killed(Case):
         # a phase's own file cut off: named, the others are read
         path = out / "phases" / f"{finished[0]:04}.h5"
         path.write_bytes(path.read_bytes()[:2000])
-        with StudyFile.open(out) as study:
-            self.assertEqual([phase.index for phase in study.phases], finished[1:])
-            self.assertTrue(any(f"{finished[0]:04}" in problem and "cannot be opened" in problem
-                                for problem in study.problems), study.problems)
+        # by another process: HDF5 goes on reading a file that this one has open from its memory
+        program = ("import sys; from moevar.study import StudyFile\n"
+                   "with StudyFile.open(sys.argv[1]) as study:\n"
+                   "    print([phase.index for phase in study.phases], *study.problems, sep='\\n')\n"
+                   "    print([phase.has('speed_model/tokens') for phase in study.phases])")
+        run = subprocess.run([sys.executable, "-c", program, out], capture_output=True, text=True,
+                             env=dict(os.environ, PYTHONPATH=str(paths.ROOT / "analysis")))
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertEqual(run.stdout.splitlines()[0], str(finished[1:]))
+        self.assertIn(f"phase {finished[0]:04} is listed and cannot be opened", run.stdout)
 
 
 if __name__ == "__main__":
