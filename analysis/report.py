@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs as one self-contained page: fleet, tax, policies, causes, timelines; with every figure's numbers beside it.
 
-    report.py DIR [DIR...] [--out FILE]
+    report.py DIR [DIR...] [--out FILE] [--png]
 
 Writes DIR/report.html (of several runs: the first DIR's) and figures/NAME.svg or .png and NAME.json beside it; of
 several runs a folder of figures each, figures/RUN/. The numbers of a .json carry the factors that join them with
@@ -35,15 +35,15 @@ SVG_LIMIT = 1_000_000   # bytes; beyond it a picture of points says the same
 class Writer:
     """Puts every figure into its folder, as picture and as numbers, and hands back its HTML."""
 
-    def __init__(self, folder, prefix):
-        self.folder, self.prefix = folder, prefix
+    def __init__(self, folder, prefix, as_png):
+        self.folder, self.prefix, self.as_png = folder, prefix, as_png
         folder.mkdir(parents=True, exist_ok=True)
         for numbers in folder.glob("*.json"):   # of a report before: this one may draw fewer
             for ending in (".svg", ".png", ".json"):
                 numbers.with_suffix(ending).unlink(missing_ok=True)
 
     def __call__(self, study, drawing):
-        picture = style.png(drawing.figure) if drawing.raster else style.svg(drawing.figure)
+        picture = style.png(drawing.figure) if drawing.raster or self.as_png else style.svg(drawing.figure)
         if isinstance(picture, str) and len(picture) > SVG_LIMIT:
             picture = style.png(drawing.figure)
         style.close(drawing.figure)
@@ -55,9 +55,17 @@ class Writer:
         command = chapter.command(study) if study else None
         numbers = {"name": drawing.name, "study": study.name if study else None, "title": drawing.title,
                    "caption": drawing.caption, "command": command, "numbers": drawing.numbers}
-        stem.with_suffix(".json").write_text(json.dumps(_plain(numbers), indent=1, allow_nan=False) + "\n",
-                                             encoding="utf-8")
+        stem.with_suffix(".json").write_text(_row_a_line(_plain(numbers)), encoding="utf-8")
         return page.figure(f"{self.prefix}figure-{drawing.name}", drawing.title, drawing.caption, picture, command)
+
+
+def _row_a_line(figure):
+    """A figure's numbers as JSON text, short and yet to be compared line by line."""
+    lines = [f" {json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in figure.items()
+             if key != "numbers"]
+    rows = ",\n".join(f"  {json.dumps(row, allow_nan=False)}" for row in figure["numbers"])
+    lines.append(f' "numbers": [\n{rows}\n ]' if rows else ' "numbers": []')
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def _plain(value):
@@ -83,9 +91,9 @@ def run_names(directories):
     return names
 
 
-def compare(runs, folder):
+def compare(runs, folder, as_png):
     """The first chapter of a report over several runs."""
-    keep, figures, missing = Writer(folder, ""), [], []
+    keep, figures, missing = Writer(folder, "", as_png), [], []
     for draw in (side_by_side.fleets, side_by_side.taxes):
         try:
             figures.append(keep(None, draw(runs)))
@@ -97,17 +105,17 @@ def compare(runs, folder):
                       f"<div class=\"figures\">{''.join(figures)}</div>", *missing])
 
 
-def write(studies, out):
+def write(studies, out, as_png=False):
     """The page of these open studies at this path, and its figures beside it."""
     folder = out.parent / "figures"
     names = run_names([study.directory for study in studies])
     if len(studies) == 1:
-        body = chapter.build(studies[0], "", Writer(folder, ""))
+        body = chapter.build(studies[0], "", Writer(folder, "", as_png))
         title = f"moevar: {studies[0].name}"
     else:
         runs = list(zip(names, studies))
-        parts = [compare(runs, folder)]
-        parts += [chapter.build(study, f"{name}-", Writer(folder / name, f"{name}-")) for name, study in runs]
+        parts = [compare(runs, folder, as_png)]
+        parts += [chapter.build(study, f"{name}-", Writer(folder / name, f"{name}-", as_png)) for name, study in runs]
         body, title = "\n".join(parts), f"moevar: {', '.join(names)}"
     temporary = out.with_name(out.name + ".tmp")
     temporary.write_text(page.document(title, body), encoding="utf-8")
@@ -119,6 +127,8 @@ def main():
                                      formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("directories", metavar="DIR", nargs="+", help="a folder that `moevar run` has written")
     parser.add_argument("--out", type=pathlib.Path, help="the page; default DIR/report.html")
+    parser.add_argument("--png", action="store_true",
+                        help="every figure as PNG of 200 dpi, as results/reference keeps them")
     arguments = parser.parse_args()
     studies = []
     try:
@@ -126,7 +136,7 @@ def main():
             studies.append(StudyFile.open(directory))
         out = arguments.out or studies[0].directory / "report.html"
         out.parent.mkdir(parents=True, exist_ok=True)
-        write(studies, out)
+        write(studies, out, arguments.png)
     except StudyError as error:
         print(f"report.py: {error}", file=sys.stderr)
         return 2

@@ -24,9 +24,12 @@ def cv_percent(values):
 
 
 def rows_of(study):
-    """{(devices, cap, heat): (clocks [D], tokens [P], times [D, P])}: the first phase of each condition."""
+    """{(devices, cap, heat): (clocks [D], tokens [P], times [D, P])}: the first phase of each condition whose devices
+    differ as they do: where a study splits causes, it makes them equal in others."""
     rows = {}
     for phase in study["phases"].values():
+        if phase.attrs.get("equal_fleet", 0):
+            continue
         cap = float(phase.attrs["power_cap_w"])
         key = (int(phase.attrs["devices"]), None if numpy.isnan(cap) else cap, phase.attrs["heat"])
         model = phase["speed_model"]

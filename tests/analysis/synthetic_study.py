@@ -47,15 +47,17 @@ class Writer:
     """A study of sizes x caps x policies x repeats, each repeat on a random subset of the largest fleet."""
 
     def __init__(self, folder, *, sizes, caps=(700.0,), policies=("contiguous", "eplb"), repeats=1, steps=16, layers=2,
-                 causes=False, seed=1):
+                 causes=False, scalings=("weak",), backwards=False, seed=1):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.steps, self.layers = folder, steps, layers
         self.rng = np.random.default_rng(seed)
         count = max(sizes)
         self.relative = 1 + 0.03 * self.rng.standard_normal(count) + 0.2 * (self.rng.random(count) < 0.005)
         self.cells, self.speeds = [], {}
-        plan = [(repeat, size, cap, policy, even, equal) for repeat in range(repeats) for size in sizes for cap in caps
-                for policy in policies for even in (0, 1)[:1 + causes] for equal in (0, 1)[:1 + causes]]
+        plan = [(repeat, size, cap, policy, even, equal, scaling) for repeat in range(repeats) for size in sizes
+                for scaling in scalings for cap in caps for policy in policies
+                for even in (0, 1)[:1 + causes] for equal in (0, 1)[:1 + causes]]
+        plan = plan[::-1] if backwards else plan
         orders = [self.rng.permutation(count).astype("i4") for _ in range(repeats)]
         with h5py.File(folder / "study.h5", "w") as file:
             self._root(file, TOML.format(seed=seed, repeats=repeats, layers=layers, sizes=list(sizes), caps=list(caps),
@@ -80,7 +82,7 @@ class Writer:
         group["uuid"] = np.array([f"model-h100-sxm5-1-{i}" for i in range(count)], dtype="S")
         group["host"] = np.array([f"model-node-{i // 8}" for i in range(count)], dtype="S")
 
-    def _phase(self, file, index, rows, repeat, devices, cap, policy, even, equal):
+    def _phase(self, file, index, rows, repeat, devices, cap, policy, even, equal, scaling):
         group = file.create_group(f"phases/{index:04}")
         relative = np.ones(devices) if equal else 1 + (self.relative[rows] - 1) * 700 / cap
         group.attrs.update({
@@ -88,7 +90,7 @@ class Writer:
             "heat": "soaked", "workload": "synthetic", "policy": policy, "first_step": np.int64(2),
             "tokens_per_step": np.int64(TOKENS * devices // 8), "timer": "virtual", "sync": "virtual",
             "summary": "none", "quantile": "nearest_rank", "clock_residual_ns": np.int64(0), "reference_error": 0.0,
-            "moved_experts": np.int64(0), "moved_bytes": np.int64(0), "scaling": "weak",
+            "moved_experts": np.int64(0), "moved_bytes": np.int64(0), "scaling": scaling,
             "experts": np.int64(devices * 32), "even_load": np.int64(even), "equal_fleet": np.int64(equal),
             "stop_reason": "precision"})
         group["devices"] = rows

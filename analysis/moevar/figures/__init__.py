@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from moevar import cells
+
 
 class NotCarried(Exception):
     """The study's data does not carry this figure. The text: one sentence, what is missing and which study makes it."""
@@ -29,6 +31,20 @@ class Drawing:
     numbers: list
     figure: object
     raster: bool = False
+
+
+def policy_panels(study):
+    """What stands in a figure of policies side by side: {(condition, devices): [(policy, repeats)]} of the study's own
+    cells at the sizes that are shown, and the caption's sentence about those."""
+    phases = cells.measured(study)
+    if not phases:
+        raise NotCarried("No phase has measured steps (phases.steps > 0).")
+    sizes, note = cells.shown_sizes(phases)
+    panels = {}
+    for condition, devices, policy, repeats in cells.cells(study, phases):
+        if devices in sizes:
+            panels.setdefault((condition, devices), []).append((policy, repeats))
+    return panels, note
 
 
 def pages(name, panels, limit, draw):

@@ -1,7 +1,7 @@
 """Layer times of the policies side by side: median, 90th and 99th percentile."""
 
 from moevar import cells, intervals, style
-from moevar.figures import Drawing, NotCarried, pages
+from moevar.figures import Drawing, pages, policy_panels
 
 QUANTILES = (("median", intervals.MEDIAN), ("p90", intervals.P90), ("p99", intervals.P99))
 PANELS = 8
@@ -10,15 +10,7 @@ ENTRIES = [("median", style.BLUE, "o", True), ("90th percentile", style.ORANGE, 
 
 
 def draw(study):
-    phases = cells.measured(study)
-    if not phases:
-        raise NotCarried("No phase has measured steps (phases.steps > 0).")
-    sizes, note = cells.shown_sizes(phases)
-    panels = {}
-    for condition, devices, policy, repeats in cells.cells(study, phases):
-        if devices not in sizes:
-            continue
-        panels.setdefault((condition, devices), []).append((policy, repeats))
+    panels, note = policy_panels(study)
     return pages("layer-time", list(panels.items()), PANELS, lambda name, part: _draw(name, part, note))
 
 

@@ -24,13 +24,14 @@ def draw(study):
     if not panels:
         raise NotCarried("The law of the slowest device needs speed models of two devices or more: phases.profile, and "
                          "fleet.devices above 1.")
+    known = {}
     return pages("slowest-law", list(panels.items()), CONDITIONS,
-                 lambda name, part: _draw(study, phases, name, dict(part)))
+                 lambda name, part: _draw(study, phases, name, dict(part), known))
 
 
-def _draw(study, phases, name, panels):
+def _draw(study, phases, name, panels, known):
     rng = generator(name)
-    laws = {condition: law_of(fleet, _sizes(here), rng) for condition, (fleet, here) in panels.items()}
+    laws = {condition: _law_once(fleet, _sizes(here), rng, known) for condition, (fleet, here) in panels.items()}
     seen = {condition: _observations(study, here) for condition, (_, here) in panels.items()}
     policies = cells.policies(study, [repeats[0] for rows in seen.values() for _, _, repeats, _ in rows])
     drawn = {row["law"] for rows in laws.values() for row in rows}
@@ -73,6 +74,15 @@ def _observed_phases(study):
     even = [phase for phase in study.phases if phase.even_load and not phase.equal_fleet and phase.layer_ns.size]
     own = cells.measured(study)
     return even or [phase for phase in own if phase.policy not in cells.BLIND] or own
+
+
+def _law_once(fleet, sizes, rng, known):
+    """law_of(), once for fleets that are the same under several conditions, as under strong and weak scaling: a large
+    one takes seconds. `known` holds what was found, over all pages of a figure."""
+    key = np.round(fleet.relative, 9).tobytes(), tuple(sizes)   # times of other work, divided, round differently
+    if key not in known:
+        known[key] = law_of(fleet, sizes, rng)
+    return known[key]
 
 
 def law_of(fleet, sizes, rng):

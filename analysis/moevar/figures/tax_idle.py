@@ -1,25 +1,17 @@
 """Straggler tax and idle share of the policies side by side."""
 
 from moevar import cells, style
-from moevar.figures import Drawing, NotCarried, pages, percent
-
+from moevar.figures import Drawing, pages, percent, policy_panels
 
 PANELS = 8
 ENTRIES = [("straggler tax", style.BLUE, "o", True), ("idle share of device time", style.ORANGE, "D", False)]
 
 
 def draw(study):
-    phases = cells.measured(study)
-    if not phases:
-        raise NotCarried("No phase has measured steps (phases.steps > 0).")
-    sizes, note = cells.shown_sizes(phases)
-    panels = {}
-    for condition, devices, policy, repeats in cells.cells(study, phases):
-        if devices not in sizes:
-            continue
-        estimates = cells.tax_interval(repeats), cells.idle_interval(repeats)
-        panels.setdefault((condition, devices), []).append((policy, repeats, estimates))
-    return pages("tax-idle", list(panels.items()), PANELS, lambda name, part: _draw(name, part, note))
+    panels, note = policy_panels(study)
+    rows = [(panel, [(policy, repeats, (cells.tax_interval(repeats), cells.idle_interval(repeats)))
+                     for policy, repeats in cells_here]) for panel, cells_here in panels.items()]
+    return pages("tax-idle", rows, PANELS, lambda name, part: _draw(name, part, note))
 
 
 def _draw(name, panels, note):
