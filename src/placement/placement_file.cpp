@@ -48,6 +48,13 @@ class Writer {
   void add(std::string_view key, const json& value) {
     add_text(key, value.dump(-1, ' ', false, json::error_handler_t::replace));
   }
+  /// What is not known is left out: the reader takes no empty lists.
+  template <class T>
+  void add_known(std::string_view key, const std::vector<T>& values) {
+    if (!values.empty()) {
+      add(key, values);
+    }
+  }
   void add_text(std::string_view key, const std::string& value) {
     text_ += fmt::format("{} \"{}\": {}", text_.empty() ? "{\n" : ",\n", key, value);
   }
@@ -233,13 +240,13 @@ std::string write_placement(const PlacementFile& file, const PlacementOrigin& or
   writer.add("receive_budget", origin.receive_budget < 0 ? json() : json(origin.receive_budget));
   writer.add("moved_experts", origin.moved_experts ? json(*origin.moved_experts) : json());
   writer.add("solve_ms", placement.solve_ms);
-  writer.add("model_layers", file.model_layers);
-  writer.add("layers", file.layers);
-  writer.add("predicted_us", placement.predicted_us);
-  writer.add("lower_bound_us", placement.lower_bound_us);
-  if (!file.even_split_us.empty()) {
-    writer.add("even_split_us", file.even_split_us);
+  if (file.model_layers > 0) {
+    writer.add("model_layers", file.model_layers);
   }
+  writer.add_known("layers", file.layers);
+  writer.add_known("predicted_us", placement.predicted_us);
+  writer.add_known("lower_bound_us", placement.lower_bound_us);
+  writer.add_known("even_split_us", file.even_split_us);
   writer.add_text(kMapKey, rows_text(placement.expert_of_slot));
   writer.add_text("slot_share", rows_text(placement.share_of_slot));
   return writer.finish();

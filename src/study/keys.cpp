@@ -172,12 +172,6 @@ std::vector<T> read_list(const toml::node& node, const ReadOne& read_one) {
   return list;
 }
 
-std::string quoted(const std::string& text) {
-  std::ostringstream out;
-  out << toml::value<std::string>(text);
-  return out.str();
-}
-
 std::string number(double value) {
   const std::string text = fmt::format("{}", value);
   return text.find_first_of(".en") == std::string::npos ? text + ".0" : text;
@@ -433,6 +427,19 @@ std::string to_string(Recompute value) { return word_of(value); }
 std::string to_string(Profiling value) { return word_of(value); }
 std::string to_string(Scaling value) { return word_of(value); }
 std::string to_string(Draw value) { return word_of(value); }
+
+std::string quoted(std::string_view text) {
+  std::string toml = "\"";
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20U || byte == 0x7FU) {
+      toml += fmt::format("\\u{:04X}", byte);
+    } else {
+      toml += (c == '"' || c == '\\') ? std::string{'\\', c} : std::string{c};
+    }
+  }
+  return toml + "\"";
+}
 
 std::span<const Key> keys() {
   static const std::vector<Key> all = [] {

@@ -23,6 +23,10 @@ struct Key {
   bool is_text = false;  ///< its value is one text
 };
 
+/// The text as TOML: in quotation marks, on one line, control characters escaped. toml++ writes
+/// several lines between ''', whose first line end a reader drops.
+std::string quoted(std::string_view text);
+
 /// All keys, in the order in which a study file is best read.
 std::span<const Key> keys();
 

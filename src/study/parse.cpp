@@ -5,7 +5,7 @@
 #include <functional>
 #include <numeric>
 #include <optional>
-#include <sstream>
+#include <utility>
 
 #include <fmt/format.h>
 #include <toml++/toml.h>
@@ -50,10 +50,9 @@ std::string override_name(const std::string& text) {
 /// "a.b=c" with c as plain text, so that --set workload.path=trace.json needs no quotation marks.
 Source text_override(const std::string& text) {
   const auto equals = text.find('=');
-  std::ostringstream quoted;
-  quoted << toml::value<std::string>(text.substr(equals + 1));
   try {
-    return {toml::parse(text.substr(0, equals) + "=" + quoted.str()), override_name(text), false};
+    return {toml::parse(text.substr(0, equals) + "=" + quoted(text.substr(equals + 1))),
+            override_name(text), false};
   } catch (const toml::parse_error&) {
     throw InputError(fmt::format("{}: {} is no key; want section.key=value", override_name(text),
                                  printable(text.substr(0, equals))));
@@ -243,6 +242,15 @@ void check_stopping(const ParsedStudy& parsed, const Need& need) {
   need(!fixed || phases.time_limit_s == 0.0, "phases.time_limit_s", unused);
 }
 
+/// A plan is made as a whole, on every rank: this many phases take 0.2 GB.
+void check_length(const Study& study, const Need& need) {
+  constexpr std::int64_t kMostPhases = std::int64_t{1} << 20;
+  const auto phases = phases_of(study);
+  need(phases <= kMostPhases, "study.repeats",
+       fmt::format("{}{} phases in all; at most {} are possible",
+                   phases == kManyPhases ? "over " : "", phases, kMostPhases));
+}
+
 /// What single keys cannot know of each other.
 void check_together(const ParsedStudy& parsed) {
   const Study& study = parsed.study;
@@ -264,6 +272,7 @@ void check_together(const ParsedStudy& parsed) {
   need(recorded || model.layers > 0, "model.layers", "missing; give it, or a model.preset");
   check_scale(study, need);
   check_stopping(parsed, need);
+  check_length(study, need);
   check_slots(parsed);
 }
 
@@ -274,11 +283,10 @@ std::string ParsedStudy::at(std::string_view key) const {
   return fmt::format("{}: {}", place == origin.end() ? path : place->second, key);
 }
 
-ParsedStudy parse(std::string_view text, const std::string& path,
-                  const std::vector<std::string>& overrides) {
-  ParsedStudy parsed;
-  parsed.path = path;
-  apply(read_file_text(text, path), parsed);
+namespace {
+
+/// `parsed` with the overrides, checked.
+ParsedStudy finished(ParsedStudy parsed, const std::vector<std::string>& overrides) {
   for (const auto& text_of_one : overrides) {
     auto source = read_override(text_of_one);
     if (overrides_text_key(source)) {
@@ -288,6 +296,25 @@ ParsedStudy parse(std::string_view text, const std::string& path,
   }
   check_together(parsed);
   return parsed;
+}
+
+}  // namespace
+
+ParsedStudy parse(std::string_view text, const std::string& path,
+                  const std::vector<std::string>& overrides) {
+  ParsedStudy parsed;
+  parsed.path = path;
+  apply(read_file_text(text, path), parsed);
+  return finished(std::move(parsed), overrides);
+}
+
+ParsedStudy parse_expanded(std::string_view text, const std::string& path,
+                           const std::vector<std::string>& overrides) {
+  ParsedStudy parsed;
+  parsed.path = path;
+  apply(read_file_text(text, path), parsed);
+  parsed.origin.clear();
+  return finished(std::move(parsed), overrides);
 }
 
 std::vector<KeyHelp> key_help() {

@@ -27,6 +27,11 @@ struct ParsedStudy {
 ParsedStudy parse(std::string_view text, const std::string& path,
                   const std::vector<std::string>& overrides = {});
 
+/// The same for what to_toml() wrote, where every key stands: none counts as given but those of
+/// `overrides`.
+ParsedStudy parse_expanded(std::string_view text, const std::string& path,
+                           const std::vector<std::string>& overrides = {});
+
 /// A key of study files, for --help and the documents.
 struct KeyHelp {
   std::string name;

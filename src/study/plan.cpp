@@ -107,6 +107,20 @@ int slots_per_device(const Study& study, Scaling scaling, int devices) {
   return slots % devices == 0 ? slots / devices : 0;
 }
 
+std::int64_t phases_of(const Study& study) {
+  double repeats = 0.0;  // of all fleet sizes; a double, as the product may be beyond any integer
+  for (const int devices : study.fleet.devices) {
+    repeats += repeats_of(study, devices);
+  }
+  const std::size_t caps = std::max<std::size_t>(study.conditions.power_cap_w.size(), 1);
+  double phases = repeats;
+  for (const std::size_t levels : {study.fleet.scaling.size(), causes_of(study).size(), caps,
+                                   study.conditions.heat.size(), study.placement.policies.size()}) {
+    phases *= static_cast<double>(levels);
+  }
+  return static_cast<std::int64_t>(std::min(phases, static_cast<double>(kManyPhases)));
+}
+
 std::vector<PhaseSpec> make_plan(const Study& study) {
   const auto key = random_stream(study.seed, Stream::plan_order);
   const bool randomised = study.order == Order::randomised;

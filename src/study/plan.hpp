@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -32,6 +33,10 @@ struct PhaseSpec {
 /// Where repeats draw from a pool, a fleet size drops out after pool ÷ (4 × size) of them, for more
 /// would take the same GPUs again; one there is always.
 std::vector<PhaseSpec> make_plan(const Study& study);
+
+/// How many phases that are, without making them; at most kManyPhases, however many more.
+std::int64_t phases_of(const Study& study);
+constexpr std::int64_t kManyPhases = std::int64_t{1} << 40;
 
 /// Routed experts of a layer in a fleet of that size.
 int experts_of(const Study& study, Scaling scaling, int devices);

@@ -1,11 +1,11 @@
 #include "workload/json_input.hpp"
 
-#include <algorithm>
 #include <utility>
 
 #include <fmt/format.h>
 
 #include "base/error.hpp"
+#include "base/text.hpp"
 
 namespace moevar::workload {
 
@@ -18,10 +18,9 @@ json parse_json(const std::string& text, const std::string& path) {
     // "[json.exception.parse_error.101] parse error at line 1, ...": the text after the code
     const std::string what = error.what();
     const auto code_end = what.find("] ");
-    std::string reason = code_end == std::string::npos ? what : what.substr(code_end + 2);
-    std::ranges::replace_if(
-        reason, [](char c) { return static_cast<unsigned char>(c) < 0x20U; }, ' ');
-    throw InputError(fmt::format("{}: not JSON: {}", path, reason));
+    // which quotes the file, however long its text is there
+    const auto reason = code_end == std::string::npos ? what : what.substr(code_end + 2);
+    throw InputError(fmt::format("{}: not JSON: {}", path, printable(reason, 240)));
   }
 }
 

@@ -98,6 +98,20 @@ TEST(PlacementFile, APathThatIsNoUtf8IsNoObstacle) {
   EXPECT_TRUE(nlohmann::json::accept(write_placement(example(), origin)));
 }
 
+TEST(PlacementFile, WhatIsNotKnownIsLeftOut) {
+  auto file = example();
+  file.placement.predicted_us.clear();
+  file.placement.lower_bound_us.clear();
+  file.even_split_us.clear();
+  file.layers.clear();
+  file.model_layers = 0;
+  const auto back = parse_placement(write_placement(file, {}), "p.json", 0);
+  EXPECT_EQ(back.placement.expert_of_slot, file.placement.expert_of_slot);
+  EXPECT_TRUE(back.layers.empty());
+  EXPECT_TRUE(back.placement.predicted_us.empty());
+  EXPECT_EQ(back.model_layers, 0);
+}
+
 TEST(PlacementFile, NeedsTheContractsKeysAlone) {
   const auto file = parse_placement(R"({"devices": 2, "slots_per_device": 1,
     "physical_to_logical_map": [[1, 0]], "slot_share": [[1, 1]]})",

@@ -84,6 +84,16 @@ TEST(Parse, WhatItWritesItReadsBack) {
   }
 }
 
+TEST(Parse, ATextComesBackWhateverStandsInIt) {
+  auto study = parse(kStudy, "s.toml").study;
+  for (const std::string name :
+       {"\n first line empty", "a\n\"\"\"b\\", "'''", "\t\x01\x7F\r\n", "\\u0041 \xC3\xA9"}) {
+    study.name = name;
+    EXPECT_EQ(parse(to_toml(study), "again.toml").study.name, name) << to_toml(study);
+    EXPECT_EQ(parse(kStudy, "s.toml", {"study.name=" + name}).study.name, name);
+  }
+}
+
 TEST(Parse, ErrorsNameFileLineKeyAndTheNearestKey) {
   EXPECT_ERROR("[model]\npreset = \"deepseek-v3\"\n[workload]\nskwe = 1.0\n",
                "s.toml:4: workload.skwe: no such key; the nearest is workload.skew");
@@ -127,6 +137,13 @@ TEST(Parse, ChecksKeysTogether) {
   EXPECT_ERROR(model + "[fleet]\ndevices = [8, 7]\n",
                "s.toml:4: fleet.devices: 256 slots of a layer");
   EXPECT_ERROR(model + "layers = 0\n", "model.layers: missing");
+}
+
+TEST(Parse, RefusesAPlanThatNoMachineHolds) {
+  const std::string model = "[model]\npreset = \"deepseek-v3\"\n[study]\ncauses = true\n";
+  EXPECT_ERROR(model + "repeats = 100000\n",
+               "s.toml:5: study.repeats: 1200000 phases in all; at most 1048576 are possible");
+  EXPECT_EQ(error_of(model + "repeats = 80000\n"), "no error");
 }
 
 TEST(Parse, OverrideErrorsNameTheOverride) {

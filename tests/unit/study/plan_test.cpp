@@ -36,6 +36,20 @@ TEST(Plan, HoldsEveryCellOnce) {
   EXPECT_EQ(cells.size(), plan.size());
 }
 
+TEST(Plan, IsCountedWithoutMakingIt) {
+  auto study = two_by_two();
+  EXPECT_EQ(phases_of(study), 3 * 2 * 2 * 2 * 4);
+  study.causes = true;
+  study.fleet.scaling = {Scaling::strong, Scaling::weak};
+  study.fleet.pool = 64;
+  study.repeats = 100;
+  EXPECT_EQ(phases_of(study), std::ssize(make_plan(study)));
+  study.conditions.power_cap_w.assign(1 << 20, 700.0);
+  study.fleet.devices.assign(1 << 20, 8);
+  study.placement.policies.assign(1 << 20, "eplb");
+  EXPECT_EQ(phases_of(study), kManyPhases);
+}
+
 TEST(Plan, ChangesTheConditionAsSeldomAsPossible) {
   const auto plan = make_plan(two_by_two());
   EXPECT_LE(std::ranges::count(plan, true, &PhaseSpec::new_condition), 3 * 8);

@@ -44,6 +44,18 @@ TEST(BadInput, NotJson) {
   }
 }
 
+TEST(BadInput, AMessageAboutJsonIsOneShortLineWhateverItQuotes) {
+  try {
+    make_counts("\"\x7F\x1B" + std::string(100'000, 'a'), "a.json", {0, 0, 1}, 1);
+    ADD_FAILURE() << "accepted";
+  } catch (const InputError& error) {
+    const std::string what = error.what();
+    EXPECT_LT(what.size(), 400U);
+    EXPECT_EQ(what.find_first_of("\x7F\x1B\n"), std::string::npos) << what;
+  }
+  EXPECT_THROW(make_counts("\x7F", "a.json", {0, 0, 1}, 1), InputError);
+}
+
 TEST(BadInput, JsonWithoutTheKey) {
   counts_refused(R"({"counts": [[1]]})", "a.json", {"no key", "\"logical_count\""});
   counts_refused("[[1]]", "a.json", {"array", "\"logical_count\""});
