@@ -7,8 +7,8 @@ BUILD_PACKAGES=(
 )
 TEST_PACKAGES=(
   libgtest-dev libbenchmark-dev libhdf5-openmpi-dev hdf5-tools
-  clang clang-format clang-tidy python3 python3-h5py python3-numpy python3-scipy
-  python3-matplotlib python3-pandas chromium
+  clang clang-format clang-tidy libclang-rt-dev python3 python3-h5py python3-numpy python3-scipy
+  python3-matplotlib python3-pandas chromium slurm-wlm munge
 )
 
 # install_missing PACKAGE... : asks the network only when something is missing

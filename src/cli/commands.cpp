@@ -57,4 +57,8 @@ Launch launched() {
 
 std::string version() { return kVersion; }
 
+std::map<std::string, std::string> build_facts() {
+  return {{"moevar", kVersion}, {"compiler", kCompiler}, {"flags", kFlags}, {"CUDA", kCuda}};
+}
+
 }  // namespace moevar::cli

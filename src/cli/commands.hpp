@@ -1,5 +1,6 @@
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -48,5 +49,7 @@ Launch launched();
 
 /// The program's version, with the revision it was built from where that is known.
 std::string version();
+/// Of this build: "moevar", "compiler", "flags", "CUDA".
+std::map<std::string, std::string> build_facts();
 
 }  // namespace moevar::cli

@@ -14,6 +14,7 @@
 #include "cli/commands.hpp"
 #include "conditions/cap_guard.hpp"
 #include "system/mpi.hpp"
+#include "system/signals.hpp"
 
 namespace moevar::cli {
 
@@ -57,6 +58,16 @@ void say(int signal, const Launch& launch, bool limits_are_back) noexcept {
 
 }  // namespace
 
+void note_request(int signal) {
+  if (launched().rank == 0) {
+    std::fputs(
+        fmt::format("moevar: {}: stops when this phase is recorded; once more ends at once\n",
+                    signals::name_of(signal))
+            .c_str(),
+        stderr);
+  }
+}
+
 void end_on_signal(int signal) {
   const auto launch = launched();
   const bool held = conditions::holds_limits();
@@ -71,6 +82,14 @@ void end_on_signal(int signal) {
     }
   }
   const auto status = static_cast<int>(all ? ExitStatus::interrupted : ExitStatus::restore_failed);
+  mpi::abort(status);
+  ::_exit(status);
+}
+
+void end_hung(const std::string& line) {
+  std::fputs(fmt::format("moevar: {}\n", line).c_str(), stderr);
+  const bool all = conditions::restore_all_now();
+  const auto status = static_cast<int>(all ? ExitStatus::environment : ExitStatus::restore_failed);
   mpi::abort(status);
   ::_exit(status);
 }

@@ -57,11 +57,27 @@ void ProgressBar::planned(std::span<const study::PhaseSpec> plan) {
   start_ = Clock::now();
 }
 
+// said however little progress is shown: it is about the results
+void ProgressBar::resumed(std::size_t done) {
+  if (done == phases_) {
+    fmt::print(stderr, "moevar: all {} phases are there already\n", done);
+  } else {
+    fmt::print(stderr, "moevar: goes on with phase {} of {}\n", done + 1, phases_);
+  }
+  before_ = done_ = done;
+}
+
+void ProgressBar::changed(std::span<const std::string> changes) {
+  for (const auto& change : changes) {
+    fmt::print(stderr, "moevar: not as it was then: {}\n", change);
+  }
+}
+
 std::string ProgressBar::time_left() const {
   const std::chrono::duration<double> spent = Clock::now() - start_;
   const auto left = static_cast<double>(phases_ - done_);
-  return done_ == 0 ? std::string{}
-                    : rough_duration(spent.count() / static_cast<double>(done_) * left);
+  const auto ran = static_cast<double>(done_ - before_);
+  return ran == 0.0 ? std::string{} : rough_duration(spent.count() / ran * left);
 }
 
 void ProgressBar::draw(const std::string& text) {

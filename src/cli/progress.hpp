@@ -21,6 +21,8 @@ class ProgressBar : public run::Observer {
   ~ProgressBar() override;
   ProgressBar(const ProgressBar&) = delete;
   ProgressBar& operator=(const ProgressBar&) = delete;
+  void resumed(std::size_t done) override;
+  void changed(std::span<const std::string> changes) override;
   void planned(std::span<const study::PhaseSpec> plan) override;
   void phase_begins(const study::PhaseSpec& phase) override;
   void phase_done(const study::PhaseSpec& phase) override;
@@ -35,7 +37,8 @@ class ProgressBar : public run::Observer {
   Style style_;
   std::size_t phases_ = 0;
   std::size_t done_ = 0;
-  bool in_line_ = false;  ///< the cursor stands behind a bar
+  std::size_t before_ = 0;  ///< of done_, by earlier sessions
+  bool in_line_ = false;    ///< the cursor stands behind a bar
   Clock::time_point start_ = Clock::now();
   Clock::time_point last_line_;
 };

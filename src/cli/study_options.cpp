@@ -6,8 +6,8 @@
 
 namespace moevar::cli {
 
-void StudyOptions::add_to(CLI::App& app) {
-  app.add_option("STUDY", path, "study file, TOML")->required();
+void StudyOptions::add_to(CLI::App& app, bool required) {
+  app.add_option("STUDY", path, "study file, TOML")->required(required);
   app.add_option("--set", overrides, "section.key=value: overrides the file; may be repeated")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);

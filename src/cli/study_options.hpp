@@ -14,7 +14,8 @@ struct StudyOptions {
   std::string path;
   std::vector<std::string> overrides;
 
-  void add_to(CLI::App& app);
+  /// `required`: whether STUDY.toml must be given.
+  void add_to(CLI::App& app, bool required = true);
   /// Throws InputError.
   [[nodiscard]] study::ParsedStudy parse(const std::string& text) const;
 };

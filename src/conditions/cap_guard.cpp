@@ -1,7 +1,6 @@
 #include "conditions/cap_guard.hpp"
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <cstdio>
 #include <ctime>
@@ -16,6 +15,7 @@
 #include "conditions/cap.hpp"
 #include "conditions/guardian.hpp"
 #include "conditions/within.hpp"
+#include "system/host.hpp"
 
 namespace moevar::conditions {
 
@@ -24,15 +24,6 @@ namespace {
 std::atomic<bool> restore_failed{false};
 std::atomic<std::int64_t> holder_here{0};
 std::atomic<bool> held_anywhere{false};
-
-std::string utc_now() {
-  const std::time_t now = std::time(nullptr);
-  std::tm parts{};
-  ::gmtime_r(&now, &parts);
-  std::array<char, 32> text{};
-  const auto length = std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%SZ", &parts);
-  return {text.data(), length};
-}
 
 timeline::CapState ask_cap_state(const std::string& uuid) {
   return within(kCallLimit, fmt::format("reading the power limits of {}", uuid), [uuid] {
@@ -219,7 +210,7 @@ class CapGuard::State {
                          now.enforced_mw,
                          {now.requested_mw},
                          ::getpid(),
-                         utc_now(),
+                         host::now_utc(),
                          options_.study});
     captures_.back().add(now.enforced_mw);
     enforced_.push_back(now.enforced_mw);

@@ -117,6 +117,58 @@ void LoadDrift::check() {
   }
 }
 
+template <class Self, class Archive>
+void LoadDrift::visit(Self& self, Archive& archive) {
+  archive(self.steps_);
+  archive(self.solved_at_);
+  archive(self.quiet_until_);
+  archive(self.window_);
+  archive(self.sum_);
+  archive(self.reference_);
+}
+
+void LoadDrift::save(ArchiveWriter& archive) const {
+  visit(*this, archive);
+  archive(trigger_.has_value());
+  if (trigger_) {
+    archive(trigger_->kind == LoadTrigger::Kind::cosine);
+    archive(trigger_->value);
+    archive(trigger_->layer);
+    archive(trigger_->steps);
+  }
+}
+
+void LoadDrift::restore(ArchiveReader& archive) {
+  visit(*this, archive);
+  if (steps_ < 0) {
+    throw InputError("a saved state of loads has run a negative number of steps");
+  }
+  bool fired = false;
+  archive(fired);
+  trigger_.reset();
+  if (fired) {
+    auto& trigger = trigger_.emplace();
+    bool cosine = false;
+    archive(cosine);
+    trigger.kind = cosine ? LoadTrigger::Kind::cosine : LoadTrigger::Kind::magnitude;
+    archive(trigger.value);
+    archive(trigger.layer);
+    archive(trigger.steps);
+  }
+}
+
+template <class Self, class Archive>
+void ResidualDrift::visit(Self& self, Archive& archive) {
+  archive(self.ratios_);
+  archive(self.steps_);
+  archive(self.reference_);
+  archive(self.trigger_);
+}
+
+void ResidualDrift::save(ArchiveWriter& archive) const { visit(*this, archive); }
+
+void ResidualDrift::restore(ArchiveReader& archive) { visit(*this, archive); }
+
 void ResidualDrift::solved() {
   ratios_.clear();
   steps_ = 0;

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/archive.hpp"
 #include "base/tensor.hpp"
 #include "placement/speed_model.hpp"
 
@@ -59,7 +60,14 @@ class LoadDrift {
 
   [[nodiscard]] const std::optional<LoadTrigger>& trigger() const noexcept { return trigger_; }
 
+  /// All that it has seen, for another object of the same shape and options to go on from.
+  void save(ArchiveWriter& archive) const;
+  /// Throws InputError where `archive` holds something else.
+  void restore(ArchiveReader& archive);
+
  private:
+  template <class Self, class Archive>
+  static void visit(Self& self, Archive& archive);
   [[nodiscard]] std::int64_t kept() const noexcept;
   void check();
 
@@ -93,7 +101,13 @@ class ResidualDrift {
   /// Residual ÷ reference where the test has fired.
   [[nodiscard]] std::optional<double> trigger() const noexcept { return trigger_; }
 
+  /// As LoadDrift's.
+  void save(ArchiveWriter& archive) const;
+  void restore(ArchiveReader& archive);
+
  private:
+  template <class Self, class Archive>
+  static void visit(Self& self, Archive& archive);
   DriftOptions options_;
   std::vector<double> ratios_;  ///< since the last check
   std::int64_t steps_ = 0;      ///< since solved()

@@ -12,6 +12,7 @@
 #include "base/error.hpp"
 #include "base/tensor.hpp"
 #include "record/put.hpp"
+#include "record/seal.hpp"
 #include "record/telemetry_file.hpp"
 #include "system/files.hpp"
 
@@ -134,6 +135,16 @@ void write_timing(const hdf5::File& file, const PhaseRecord& phase) {
   put_column<std::int32_t>(group, "rank", phase.fleet, &DeviceIdentity::rank, "rank");
 }
 
+void write_resume(const hdf5::File& file, const PhaseRecord& phase) {
+  const auto group = file.create_group(kResume);
+  group.set_attribute("cell", to_json_text(phase.cell));
+  group.set_attribute("speeds_from", std::int64_t{phase.speeds_from.value_or(phase.spec.index)});
+  if (!phase.to_resume.empty()) {
+    const std::vector<std::uint8_t> bytes(phase.to_resume.begin(), phase.to_resume.end());
+    put(group, "state", bytes, "byte");
+  }
+}
+
 /// What other ranks know, gathered on rank 0.
 struct Gathered {
   timeline::Telemetry telemetry;
@@ -162,6 +173,7 @@ void write_rest(const hdf5::File& file, const hdf5::Group& group, const PhaseRec
   write_speeds(group, phase);
   write_telemetry(group, phase.state, gathered.telemetry);
   write_timing(file, phase);
+  write_resume(file, phase);
 }
 
 /// Calls `work` for each [devices, steps, layers] array of a timeline.
@@ -185,7 +197,7 @@ void write_gathered(const mpi::Communicator& comm, const std::filesystem::path& 
   std::optional<hdf5::File> file;
   std::optional<hdf5::Group> group;
   mpi::on_root(comm, [&] {
-    file.emplace(hdf5::File::create(path));
+    file.emplace(hdf5::File::create(path, kSealBytes));
     group.emplace(file->create_group("phase"));
     write_rest(*file, *group, phase, gathered);
   });
@@ -211,7 +223,7 @@ void write_shared(const mpi::Communicator& comm, const std::filesystem::path& pa
   std::optional<hdf5::File> file;
   std::optional<hdf5::Group> group;
   mpi::on_all(comm, [&] {
-    file.emplace(hdf5::File::create_shared(path, comm.raw()));
+    file.emplace(hdf5::File::create_shared(path, comm.raw(), kSealBytes));
     group.emplace(file->create_group("phase"));
   });
   const auto shape = timeline_shape(phase);
@@ -287,9 +299,10 @@ std::uintmax_t most_bytes(const PhaseRecord& phase, bool with_timelines) {
   constexpr std::uintmax_t kStepBytes = 2 * sizeof(double) + sizeof(std::uint32_t);
   const auto shape = timeline_shape(phase);
   const auto calls = shape[1] * shape[2];
-  return kStructure + (with_timelines ? shape[0] * calls * kTimelineBytes : 0) +
-         calls * kTotalsBytes + shape[0] * shape[1] * kStepBytes +
-         phase.placement.expert_of_slot.size() * kSlotBytes + shape[0] * kDeviceBytes;
+  return kStructure + phase.to_resume.size() +
+         (with_timelines ? shape[0] * calls * kTimelineBytes : 0) + calls * kTotalsBytes +
+         shape[0] * shape[1] * kStepBytes + phase.placement.expert_of_slot.size() * kSlotBytes +
+         shape[0] * kDeviceBytes;
 }
 
 }  // namespace
@@ -321,6 +334,43 @@ void write_fleet(const hdf5::Location& root, const std::vector<DeviceIdentity>& 
   put_column<std::int32_t>(group, "node", fleet, &DeviceIdentity::node, "1");
   put_column<std::int32_t>(group, "slot", fleet, &DeviceIdentity::slot, "1");
   group.close();
+}
+
+std::vector<DeviceIdentity> read_fleet(const hdf5::Location& root) {
+  const auto group = root.group("fleet");
+  const auto rows = group.dataset("device").shape();
+  constexpr std::size_t kMost = std::size_t{1} << 24U;
+  if (rows.size() != 1 || rows[0] > kMost) {
+    throw InputError("fleet: no table of devices");
+  }
+  std::vector<DeviceIdentity> fleet(rows[0]);
+  const auto column = [&](const char* name) {
+    auto dataset = group.dataset(name);
+    if (dataset.shape() != rows) {
+      throw InputError(fmt::format("fleet/{}: not a value for each device", name));
+    }
+    return dataset;
+  };
+  const auto read_integers = [&](const char* name, int DeviceIdentity::*member) {
+    const auto values = column(name).read<std::int32_t>();
+    for (std::size_t i = 0; i < fleet.size(); ++i) {
+      fleet[i].*member = values[i];
+    }
+  };
+  const auto read_texts = [&](const char* name, std::string DeviceIdentity::*member) {
+    const auto values = column(name).read_texts();
+    for (std::size_t i = 0; i < fleet.size() && i < values.size(); ++i) {
+      fleet[i].*member = values[i];
+    }
+  };
+  read_integers("device", &DeviceIdentity::device);
+  read_texts("kind", &DeviceIdentity::kind);
+  read_texts("uuid", &DeviceIdentity::uuid);
+  read_texts("name", &DeviceIdentity::name);
+  read_texts("host", &DeviceIdentity::host);
+  read_integers("node", &DeviceIdentity::node);
+  read_integers("slot", &DeviceIdentity::slot);
+  return fleet;
 }
 
 }  // namespace moevar::record

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <functional>
 #include <map>
+#include <optional>
 #include <system_error>
 #include <utility>
 
@@ -11,9 +12,11 @@
 #include "base/error.hpp"
 #include "record/pace.hpp"
 #include "record/phase_file.hpp"
+#include "record/seal.hpp"
 #include "system/files.hpp"
 #include "system/hdf5.hpp"
 #include "system/sha256.hpp"
+#include "system/whereabouts.hpp"
 
 namespace moevar::record {
 
@@ -48,19 +51,31 @@ void explained(const std::string& what, const std::string& outcome,
 bool holds_run(const fs::path& directory) {
   std::error_code ignored;
   const auto has = [&](const char* name) { return fs::exists(directory / name, ignored); };
-  return has(kStudyFile) || has(kPhasesFolder) || has("summary.json");
+  return has(kStudyFile) || has(kPhasesFolder) || has("summary.json") || has("manifest.json");
 }
 
 /// While a study runs, study.h5 is a small master with links to one file per phase: a phase is
 /// finished by one rename, and the master is only ever replaced whole.
 class StudyWriter::Impl {
  public:
-  Impl(const mpi::Communicator& comm, fs::path directory, StudyHeader header)
+  Impl(const mpi::Communicator& comm, fs::path directory, StudyHeader header,
+       const RecordedRun* recorded)
       : comm_(&comm),
         directory_(std::move(directory)),
         header_(std::move(header)),
         pace_(header_.planned_phases) {
-    mpi::on_root(comm, [this] { create(); });
+    mpi::on_root(comm, [&] {
+      if (recorded != nullptr) {
+        go_on(*recorded);
+      } else {
+        create();
+      }
+    });
+    auto known = static_cast<std::int64_t>(phases_.size());
+    comm.all_reduce_max(std::span(&known, 1));
+    for (auto i = static_cast<int>(phases_.size()); i < known; ++i) {
+      phases_.push_back(i);
+    }
   }
   Impl(const Impl&) = delete;
   Impl& operator=(const Impl&) = delete;
@@ -112,22 +127,54 @@ class StudyWriter::Impl {
               [&] { mpi::on_root(*comm_, [this] { join(); }); });
   }
 
+  /// The study is whole: what is left of its parts is litter, not a failure.
+  void remove_parts() {
+    mpi::on_root(*comm_, [this] {
+      if (!finished_) {
+        throw CheckError("the parts of a study that is not finished are not removed");
+      }
+      header_.manifest.complete = true;
+      write_manifest(directory_, header_.manifest);
+      std::error_code ignored;
+      fs::remove_all(directory_ / kPhasesFolder, ignored);
+    });
+  }
+
  private:
   [[nodiscard]] fs::path study_path() const { return directory_ / kStudyFile; }
   [[nodiscard]] fs::path phase_path(int index) const {
     return directory_ / kPhasesFolder / (phase_name(index) + ".h5");
   }
 
-  void create() {
+  void refuse_a_run() const {
     if (holds_run(directory_)) {
-      throw InputError(fmt::format(
-          "{} already holds a run, and no result is ever overwritten; give another folder",
-          directory_.string()));
+      throw InputError(
+          fmt::format("{} already holds a run, and no result is ever overwritten; give another "
+                      "folder, or --resume",
+                      directory_.string()));
     }
+  }
+
+  [[noreturn]] void cannot_record(const std::string& why) const {
+    throw EnvironmentError(fmt::format(
+        "cannot record into {}: {}; give a folder that can be written", directory_.string(), why));
+  }
+
+  void create() {
+    refuse_a_run();
     std::vector<fs::path> made;
     try {
       made = files::make_folders(directory_);
+    } catch (const std::exception& error) {
+      cannot_record(error.what());
+    }
+    // what another process has begun here meanwhile is its own: it is looked for again under the
+    // lock, and only what comes after that is taken away again
+    lock_.emplace(directory_);
+    refuse_a_run();
+    try {
       fs::create_directory(directory_ / kPhasesFolder);
+      write_manifest(directory_, header_.manifest);
       replace_fleet(header_.pool);
       replace_master({});
       files::sync(directory_);
@@ -136,22 +183,65 @@ class StudyWriter::Impl {
       std::error_code ignored;
       fs::remove_all(directory_ / kPhasesFolder, ignored);
       fs::remove(study_path(), ignored);
+      fs::remove(directory_ / "manifest.json", ignored);
       for (; !made.empty(); made.pop_back()) {
         fs::remove(made.back(), ignored);
       }
-      throw EnvironmentError(
-          fmt::format("cannot record into {}: {}; give a folder that can be written",
-                      directory_.string(), error.what()));
+      cannot_record(error.what());
     }
+  }
+
+  /// Takes over what an earlier session has recorded.
+  void go_on(const RecordedRun& recorded) {
+    std::error_code ignored;
+    if (static_cast<int>(recorded.phases()) < header_.planned_phases &&
+        fs::exists(study_path(), ignored) &&
+        hdf5::File::open(study_path()).attribute<std::int64_t>("complete") != 0) {
+      throw InputError(fmt::format(
+          "{} holds a study.h5 that is complete, though its parts are not there; it stays as it is",
+          directory_.string()));
+    }
+    fs::create_directory(directory_ / kPhasesFolder);
+    put_later_phases_aside(recorded.phases());
+    write_manifest(directory_, header_.manifest);
+    for (std::size_t phase = 0; phase < recorded.phases(); ++phase) {
+      const auto from = recorded.speeds_from(phase);
+      phases_.push_back(static_cast<int>(phase));
+      speeds_from_[static_cast<int>(phase)] =
+          from == phase ? std::nullopt : std::optional(static_cast<int>(from));
+    }
+    if (recorded.phases() > 0) {
+      fleet_ = recorded.fleet();
+    } else {
+      replace_fleet(header_.pool);
+    }
+    replace_master(phases_);
+    listed_ = phases_.size();
+  }
+
+  /// What lies behind the first phase that is not whole is measured again, and nothing of it may
+  /// be mixed with what is: it goes on what came before.
+  void put_later_phases_aside(std::size_t first) const {
+    for (int phase = static_cast<int>(first); phase < header_.planned_phases; ++phase) {
+      const auto path = phase_path(phase);
+      auto aside = path;
+      aside += ".old";
+      std::error_code error;
+      if (fs::exists(path, error)) {
+        fs::rename(path, aside);
+      }
+    }
+    files::sync(directory_ / kPhasesFolder);
   }
 
   /// Names the finished phase file, then tells the master of it; undone where that fails.
   void add(const PhaseRecord& phase, const fs::path& temporary, const fs::path& target) {
+    seal(temporary);
+    if (header_.pool.empty() && phase.fleet.size() > fleet_.size()) {
+      replace_fleet(phase.fleet);  // first: no phase is there without its devices
+    }
     files::publish(temporary, target);
     try {
-      if (header_.pool.empty() && phase.fleet.size() > fleet_.size()) {
-        replace_fleet(phase.fleet);
-      }
       auto phases = phases_;
       phases.push_back(phase.spec.index);
       if (pace_.whenever_due([&] { replace_master(phases); })) {
@@ -171,9 +261,10 @@ class StudyWriter::Impl {
     temporary += ".tmp";
     try {
       files::require_room(temporary, kRoomForMaster + kRoomForDevice * fleet.size());
-      auto file = hdf5::File::create(temporary);
+      auto file = hdf5::File::create(temporary, kSealBytes);
       write_fleet(file, fleet);
       file.close();
+      seal(temporary);
       files::publish(temporary, target);
     } catch (...) {
       files::discard(temporary);
@@ -236,11 +327,17 @@ class StudyWriter::Impl {
     for (const int index : phases_) {
       bytes += fs::file_size(phase_path(index));
     }
-    replace_study(true, bytes, [this](const hdf5::File& study) {
+    auto manifest = header_.manifest;
+    manifest.complete = true;
+    replace_study(true, bytes, [&](const hdf5::File& study) {
       write_fleet(study, fleet_);
+      auto text = study.create_texts("manifest", std::vector{to_json_text(manifest)});
+      text.set_attribute("unit", "text");
+      text.close();
       auto phases = study.create_group("phases");
       auto timing = study.create_group("timing");
       for (const int index : phases_) {
+        whereabouts::enter_phase(index);
         const auto name = phase_name(index);
         const auto file = hdf5::File::open(phase_path(index));
         phases.copy_from(file, "phase", name);
@@ -256,14 +353,12 @@ class StudyWriter::Impl {
       phases.close();
       timing.close();
     });
-    // the study is whole from here on: what is left of its parts is litter, not a failure
-    std::error_code ignored;
-    fs::remove_all(directory_ / kPhasesFolder, ignored);
   }
 
   const mpi::Communicator* comm_;
   fs::path directory_;
   StudyHeader header_;
+  std::optional<files::FolderLock> lock_;  ///< rank 0
   bool finished_ = false;
   std::vector<int> phases_;  ///< indices of those written, in order
   std::map<int, std::optional<int>>
@@ -274,8 +369,8 @@ class StudyWriter::Impl {
 };
 
 StudyWriter::StudyWriter(const mpi::Communicator& comm, std::filesystem::path directory,
-                         const StudyHeader& header)
-    : impl_(std::make_unique<Impl>(comm, std::move(directory), header)) {}
+                         const StudyHeader& header, const RecordedRun* recorded)
+    : impl_(std::make_unique<Impl>(comm, std::move(directory), header, recorded)) {}
 
 StudyWriter::~StudyWriter() = default;
 
@@ -286,5 +381,7 @@ void StudyWriter::write(const PhaseRecord& phase, bool with_timelines) {
 bool StudyWriter::up_to_date() const { return impl_->up_to_date(); }
 
 void StudyWriter::finish() { impl_->finish(); }
+
+void StudyWriter::remove_parts() { impl_->remove_parts(); }
 
 }  // namespace moevar::record

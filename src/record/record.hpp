@@ -11,6 +11,9 @@
 #include "base/units.hpp"
 #include "placement/placement.hpp"
 #include "placement/speed_model.hpp"
+#include "record/manifest.hpp"
+#include "record/recorded_run.hpp"
+#include "record/summary.hpp"
 #include "study/plan.hpp"
 #include "system/mpi.hpp"
 #include "timeline/timeline.hpp"
@@ -28,6 +31,7 @@ struct StudyHeader {
   int planned_phases = 0;
   /// All devices that phases take theirs from; none: as many as the largest phase so far has.
   std::vector<DeviceIdentity> pool = {};
+  Manifest manifest = {};
 };
 
 /// Everything about one phase. References outlive the call.
@@ -56,6 +60,8 @@ struct PhaseRecord {
   std::string solved_because;            ///< why `placement` is this one: results/README.md
   std::string stop_reason = "fixed";     ///< why its steps ended: results/README.md
   bool per_step = false;                 ///< `placement` is that of the first of many
+  const CellSummary& cell;               ///< its row of summary.json
+  std::string to_resume = {};  ///< bytes that the run wants back where it goes on after this phase
 };
 
 /// Writes a study. A phase that `write` returned from survives whatever happens next; until then it
@@ -64,10 +70,12 @@ struct PhaseRecord {
 /// collective.
 class StudyWriter {
  public:
-  /// Creates `directory` and study.h5 in it. Throws InputError where it already holds a run,
-  /// EnvironmentError where it cannot be written; then nothing is left behind.
+  /// Creates `directory`, and manifest.json and study.h5 in it. Throws InputError where it already
+  /// holds a run, EnvironmentError where it cannot be written; then nothing is left behind. With
+  /// `recorded`, which rank 0 alone has: goes on with what an earlier session left there;
+  /// the caller holds the folder's lock.
   StudyWriter(const mpi::Communicator& comm, std::filesystem::path directory,
-              const StudyHeader& header);
+              const StudyHeader& header, const RecordedRun* recorded = nullptr);
   ~StudyWriter();
   StudyWriter(const StudyWriter&) = delete;
   StudyWriter& operator=(const StudyWriter&) = delete;
@@ -79,8 +87,12 @@ class StudyWriter {
   /// Whether study.h5 knows all phases that were written. Rank 0 alone.
   [[nodiscard]] bool up_to_date() const;
 
-  /// Joins the phases into one self-contained study.h5 and sets complete = 1, last of all.
+  /// Joins the phases into one self-contained study.h5 and sets complete = 1, last of all. The
+  /// phases' own files stay until remove_parts().
   void finish();
+  /// Once finished, and once nothing else of the run is left to be written: says in manifest.json
+  /// that it is complete.
+  void remove_parts();
 
  private:
   class Impl;

@@ -6,9 +6,13 @@
 #include <limits>
 #include <numeric>
 
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "base/error.hpp"
+#include "base/text.hpp"
 #include "base/units.hpp"
+#include "record/whole_number.hpp"
 #include "stats/quantiles.hpp"
 #include "system/files.hpp"
 
@@ -109,6 +113,53 @@ nlohmann::ordered_json to_json(const CellSummary& cell) {
   return json;
 }
 
+double number_or_none(const nlohmann::ordered_json& json) {
+  return json.is_null() ? kNone : json.get<double>();
+}
+
+template <class T>
+std::optional<T> value_or_null(const nlohmann::ordered_json& json) {
+  return json.is_null() ? std::nullopt : std::optional<T>(json.get<T>());
+}
+
+CellSummary from_json(const nlohmann::ordered_json& json) {
+  CellSummary cell;
+  cell.devices = whole_number<int>(json, "devices");
+  cell.power_cap_w = value_or_null<double>(json.at("power_cap_w"));
+  json.at("heat").get_to(cell.heat);
+  json.at("workload").get_to(cell.workload);
+  json.at("policy").get_to(cell.policy);
+  cell.phase = whole_number<int>(json, "phase");
+  cell.repeat = whole_number<int>(json, "repeat");
+  cell.scaling = json.at("scaling").get<std::string>() == study::to_string(study::Scaling::weak)
+                     ? study::Scaling::weak
+                     : study::Scaling::strong;
+  cell.experts = whole_number<int>(json, "experts");
+  json.at("even_load").get_to(cell.even_load);
+  json.at("equal_fleet").get_to(cell.equal_fleet);
+  cell.steps = whole_number<std::size_t>(json, "steps");
+  json.at("stop_reason").get_to(cell.stop_reason);
+  const auto& layer = json.at("layer_us");
+  cell.layer_us = {number_or_none(layer.at("mean")), number_or_none(layer.at("median")),
+                   number_or_none(layer.at("p90")), number_or_none(layer.at("p99")),
+                   whole_number<std::size_t>(layer, "n")};
+  cell.straggler_tax = number_or_none(json.at("straggler_tax"));
+  cell.load_imbalance = number_or_none(json.at("load_imbalance"));
+  cell.idle_fraction = number_or_none(json.at("idle_fraction"));
+  cell.gap_us = {number_or_none(json.at("gap_us").at("median")),
+                 number_or_none(json.at("gap_us").at("p90"))};
+  json.at("caps").get_to(cell.caps);
+  cell.caps_hold = value_or_null<bool>(json.at("caps_hold"));
+  cell.steady = value_or_null<bool>(json.at("steady"));
+  json.at("solved_because").get_to(cell.solved_because);
+  cell.solve_ms = number_or_none(json.at("solve_ms"));
+  cell.moved_experts = whole_number<std::int64_t>(json, "moved_experts");
+  cell.migrate_ms = number_or_none(json.at("migrate_ms"));
+  cell.predicted_layer_us = number_or_none(json.at("predicted_layer_us"));
+  cell.lower_bound_layer_us = number_or_none(json.at("lower_bound_layer_us"));
+  return cell;
+}
+
 }  // namespace
 
 CellSummary summarise(const study::PhaseSpec& spec, const std::string& workload,
@@ -160,6 +211,32 @@ CellSummary summarise(const study::PhaseSpec& spec, const std::string& workload,
   cell.predicted_layer_us = stats::mean(placement.predicted_us).value_or(kNone);
   cell.lower_bound_layer_us = stats::mean(placement.lower_bound_us).value_or(kNone);
   return cell;
+}
+
+std::string to_json_text(const CellSummary& cell) {
+  return to_json(cell).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+CellSummary cell_from_json(std::string_view text) {
+  try {
+    return from_json(nlohmann::ordered_json::parse(text));
+  } catch (const nlohmann::json::exception& error) {
+    throw InputError(fmt::format("not a cell of a summary: {}", printable(error.what(), 200)));
+  }
+}
+
+Summary summary_from_json(std::string_view text) {
+  try {
+    const auto json = nlohmann::ordered_json::parse(text);
+    Summary summary{json.at("study"), json.at("device"), json.at("complete"), {}};
+    for (const auto& cell : json.at("cells")) {
+      summary.cells.push_back(from_json(cell));
+    }
+    return summary;
+  } catch (const nlohmann::json::exception& error) {
+    throw InputError(
+        fmt::format("summary.json: not as moevar writes it: {}", printable(error.what(), 200)));
+  }
 }
 
 void write_summary(const std::filesystem::path& directory, const Summary& summary) {

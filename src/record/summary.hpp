@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "placement/placement.hpp"
@@ -55,12 +56,20 @@ CellSummary summarise(const study::PhaseSpec& spec, const std::string& workload,
                       const placement::Placement& placement, const std::string& solved_because,
                       std::int64_t moved_experts, double migrate_ms);
 
+/// A cell as summary.json has it, on one line.
+std::string to_json_text(const CellSummary& cell);
+/// What to_json_text wrote: an equal cell. Throws InputError where it is something else.
+CellSummary cell_from_json(std::string_view text);
+
 struct Summary {
   std::string study;
   std::string device;  ///< "model" | "cpu" | "cuda"
   bool complete = false;
   std::vector<CellSummary> cells;
 };
+
+/// What write_summary wrote. Throws InputError where it is something else.
+Summary summary_from_json(std::string_view text);
 
 /// Writes summary.json whole or not at all (temporary name, fsync, rename). Throws
 /// EnvironmentError.

@@ -140,7 +140,7 @@ void check_routing(const study::Study& study, const Segments& segments) {
   constexpr std::int64_t kMostLayers = 1 << 14;
   constexpr std::int64_t kMostSteps = 1 << 26;
   constexpr std::int64_t kMostPhases = 1 << 24;
-  const auto phases = static_cast<std::int64_t>(study::make_plan(study).size());
+  const auto phases = study::phases_of(study);
   if (study.model.layers >= kMostLayers || segments.steps >= kMostSteps || phases >= kMostPhases) {
     throw InputError(fmt::format(
         "{} phases of {} steps with {} layers; under {} phases, {} steps and {} layers are "

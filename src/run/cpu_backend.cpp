@@ -14,6 +14,7 @@
 #include "run/dense_reference.hpp"
 #include "run/slot_routing.hpp"
 #include "system/affinity.hpp"
+#include "system/whereabouts.hpp"
 #include "timeline/clock.hpp"
 
 namespace moevar::run {
@@ -285,6 +286,7 @@ void CpuBackend::route(const PhaseSteps& steps, std::int64_t step) {
 
 void CpuBackend::run_step(const PhaseSteps& steps, std::int64_t step, timeline::Stamps* stamps,
                           std::size_t row) {
+  whereabouts::enter_step(static_cast<std::int32_t>(step));
   route(steps, step);
   devices_.barrier();
   const double start = MPI_Wtime();

@@ -9,13 +9,14 @@
 
 #include <fmt/format.h>
 
+#include "base/archive.hpp"
+#include "base/error.hpp"
 #include "run/expert_cost.hpp"
+#include "run/share.hpp"
 
 namespace moevar::run {
 
 namespace {
-
-constexpr auto kKept = "kept";
 
 std::size_t size_of(int value) { return static_cast<std::size_t>(value); }
 
@@ -183,40 +184,17 @@ std::vector<placement::Placement> Placer::solve(const placement::Policy& policy,
       }
     }
   });
-  share(placements, phase, policy.per_step() ? loads.measured.extent(0) : 1, loads.mean.extent(0));
+  placements.resize(policy.per_step() ? loads.measured.extent(0) : 1);
+  for (auto& placement : placements) {
+    share(comm_, placement);
+  }
   return placements;
-}
-
-/// Gives every rank what rank 0 has.
-void Placer::share(std::vector<placement::Placement>& placements, const study::PhaseSpec& phase,
-                   std::size_t count, std::size_t layers) const {
-  std::vector<std::int32_t> widths(count);
-  for (std::size_t i = 0; i < placements.size(); ++i) {
-    widths[i] = placements[i].slots_per_device;
-  }
-  comm_.broadcast(widths);
-  for (std::size_t i = 0; i < count; ++i) {
-    if (!comm_.is_root()) {
-      const std::array<std::size_t, 2> shape{layers, size_of(phase.devices) * size_of(widths[i])};
-      placements.push_back({phase.policy, phase.devices, widths[i], Matrix<std::int32_t>(shape),
-                            Matrix<double>(shape), std::vector<double>(layers),
-                            std::vector<double>(layers), 0.0});
-    }
-    auto& placement = placements[i];
-    comm_.broadcast(placement.expert_of_slot.flat());
-    comm_.broadcast(placement.share_of_slot.flat());
-    comm_.broadcast(std::span(placement.predicted_us));
-    comm_.broadcast(std::span(placement.lower_bound_us));
-    comm_.broadcast(std::span(&placement.solve_ms, 1));
-  }
 }
 
 Placing Placer::place(const study::PhaseSpec& phase, Backend& backend, const PhaseLoads& loads) {
   const auto& policy = placement::find_policy(phase.policy);
   release_steps();
-  if (study_.fleet.pool > 0 && phase.repeat != std::exchange(repeat_, phase.repeat)) {
-    plans_.clear();  // another draw: other devices
-  }
+  release_other_draws(phase);
   auto& plan = plans_[key_of(phase)];
   Placing placing;
   placing.because = reason_to_solve(policy, plan);
@@ -226,7 +204,7 @@ Placing Placer::place(const study::PhaseSpec& phase, Backend& backend, const Pha
   } else {
     profile_again(phase, backend, plan, loads.mean);
     plan.placements = solve(policy, phase, loads, plan);
-    if (study_.placement.recompute == study::Recompute::on_drift && !policy.per_step()) {
+    if (watches(phase)) {
       start_watch(plan, loads, backend.mine());
     }
   }
@@ -251,6 +229,17 @@ void Placer::release_steps() {
       plan.placements = {};
     }
   }
+}
+
+void Placer::release_other_draws(const study::PhaseSpec& phase) {
+  if (study_.fleet.pool > 0 && phase.repeat != std::exchange(repeat_, phase.repeat)) {
+    plans_.clear();
+  }
+}
+
+bool Placer::watches(const study::PhaseSpec& phase) const {
+  return study_.placement.recompute == study::Recompute::on_drift &&
+         !placement::find_policy(phase.policy).per_step();
 }
 
 Migration Placer::moves_of_steps(const placement::Policy& policy, const study::PhaseSpec& phase,
@@ -298,11 +287,10 @@ void Placer::start_watch(Plan& plan, const PhaseLoads& loads, DeviceRange mine) 
 
 void Placer::watch(const study::PhaseSpec& phase, const workload::Loads& measured,
                    const timeline::Timeline& mine) {
-  auto& plan = plans_.at(key_of(phase));
-  if (study_.placement.recompute != study::Recompute::on_drift || plan.placements.size() != 1 ||
-      placement::find_policy(phase.policy).per_step()) {
+  if (!watches(phase)) {
     return;
   }
+  auto& plan = plans_.at(key_of(phase));
   for (std::size_t step = 0; step < mine.steps(); ++step) {
     if (plan.loads) {
       plan.loads->step(measured.row(step));
@@ -317,6 +305,56 @@ void Placer::watch(const study::PhaseSpec& phase, const workload::Loads& measure
   }
   plan.left.resize(size_of(phase.devices));
   comm_.all_gather(std::span<const double>(left), plan.left);
+}
+
+// The loads' part, rank 0's, then the devices' in their order, which is the ranks'.
+std::string Placer::state(const study::PhaseSpec& phase) const {
+  if (!watches(phase)) {
+    return {};
+  }
+  const auto& plan = plans_.at(key_of(phase));
+  ArchiveWriter archive;
+  if (plan.loads) {
+    plan.loads->save(archive);
+  }
+  for (const auto& residual : plan.residuals) {
+    residual.save(archive);
+  }
+  std::string all;
+  for (const auto& part : comm_.all_gather(std::move(archive).take())) {
+    all += comm_.is_root() ? part : "";
+  }
+  return all;
+}
+
+void Placer::restore(const study::PhaseSpec& phase, placement::Placement placement,
+                     const placement::SpeedModels& speeds, DeviceRange mine,
+                     const std::string& state) {
+  release_other_draws(phase);
+  auto& plan = plans_[key_of(phase)];
+  const int layers = placement.layers();
+  plan.placements = {std::move(placement)};
+  if (!watches(phase)) {
+    return;
+  }
+  ArchiveReader archive(state);
+  placement::LoadDrift loads(layers, phase.experts);
+  loads.restore(archive);
+  if (comm_.is_root()) {
+    plan.loads = std::move(loads);
+  }
+  for (DeviceId device = 0; device < phase.devices; ++device) {
+    placement::ResidualDrift residual;
+    residual.restore(archive);
+    plan.left.push_back(residual.trigger().value_or(std::numeric_limits<double>::quiet_NaN()));
+    if (device >= mine.begin && device < mine.end) {
+      plan.residuals.push_back(std::move(residual));
+      plan.speeds.push_back(speeds.at(size_of(device)));
+    }
+  }
+  if (!archive.at_end()) {
+    throw InputError("the saved state of a placement is of another fleet");
+  }
 }
 
 }  // namespace moevar::run

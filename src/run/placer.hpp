@@ -26,6 +26,9 @@ struct PhaseLoads {
   const Matrix<double>& mean;  ///< of `planned`
 };
 
+/// Placing::because where a plan of an earlier phase still serves.
+inline constexpr auto kKept = "kept";
+
 /// Where the experts of a phase go.
 struct Placing {
   std::span<const placement::Placement> placements;  ///< one, or one per measured step; valid until
@@ -58,6 +61,20 @@ class Placer {
   /// what moving would take is counted, and takes no time.
   Placing place(const study::PhaseSpec& phase, Backend& backend, const PhaseLoads& loads);
 
+  /// What watch() has seen for the phase's plan; empty where it watches nothing. On rank 0 alone.
+  [[nodiscard]] std::string state(const study::PhaseSpec& phase) const;
+  /// What an earlier session left of a plan, on every rank: of the last phase that had it, its
+  /// placement and state(), and the speed models of the one that solved it. Phases come in the
+  /// plan's order. Throws InputError where the state is not one.
+  void restore(const study::PhaseSpec& phase, placement::Placement placement,
+               const placement::SpeedModels& speeds, DeviceRange mine, const std::string& state);
+
+  /// Which fleet, loads and policy a plan is for.
+  using PlanKey = std::tuple<int, study::Scaling, bool, bool, std::string>;
+  static PlanKey key_of(const study::PhaseSpec& phase) {
+    return {phase.devices, phase.scaling, phase.even_load, phase.equal_fleet, phase.policy};
+  }
+
   /// Placements in memory: what takes most of it, for studies of many steps.
   [[nodiscard]] std::size_t placements_kept() const;
 
@@ -66,12 +83,6 @@ class Placer {
              const timeline::Timeline& mine);
 
  private:
-  /// Which fleet, loads and policy a plan is for.
-  using PlanKey = std::tuple<int, study::Scaling, bool, bool, std::string>;
-  static PlanKey key_of(const study::PhaseSpec& phase) {
-    return {phase.devices, phase.scaling, phase.even_load, phase.equal_fleet, phase.policy};
-  }
-
   struct Plan {
     std::vector<placement::Placement> placements;
     placement::SpeedModels speeds;              ///< of this rank's devices, as it was solved with
@@ -91,10 +102,10 @@ class Placer {
                                                         const study::PhaseSpec& phase,
                                                         const PhaseLoads& loads,
                                                         const Plan& before);
-  void share(std::vector<placement::Placement>& placements, const study::PhaseSpec& phase,
-             std::size_t count, std::size_t layers) const;
   void start_watch(Plan& plan, const PhaseLoads& loads, DeviceRange mine) const;
   void release_steps();
+  void release_other_draws(const study::PhaseSpec& phase);
+  [[nodiscard]] bool watches(const study::PhaseSpec& phase) const;
   [[nodiscard]] Migration moves_of_steps(const placement::Policy& policy,
                                          const study::PhaseSpec& phase, const PhaseLoads& loads,
                                          const Plan& plan) const;

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <array>
-#include <list>
 #include <map>
 #include <optional>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 
 #include <fmt/format.h>
@@ -13,12 +13,18 @@
 #include "base/error.hpp"
 #include "record/record.hpp"
 #include "run/cpu_backend.hpp"
+#include "run/load_windows.hpp"
 #include "run/measure.hpp"
 #include "run/memory.hpp"
 #include "run/model_backend.hpp"
 #include "run/placer.hpp"
+#include "run/resumption.hpp"
 #include "run/routing_source.hpp"
 #include "run/sensors.hpp"
+#include "run/share.hpp"
+#include "system/files.hpp"
+#include "system/signals.hpp"
+#include "system/whereabouts.hpp"
 
 namespace moevar::run {
 
@@ -29,11 +35,13 @@ class Runner {
  public:
   Runner(const mpi::Communicator& comm, const study::ParsedStudy& parsed)
       : comm_(comm),
+        path_(parsed.path),
         study_(parsed.study),
         kind_(resolve_device(parsed)),
         plan_(study::make_plan(parsed.study)),
         routing_(share_routing(comm, parsed)),
         segments_{parsed.study.phases.warmup_steps, most_steps(parsed.study.phases)},
+        loads_(comm_, study_, *routing_, segments_),
         placer_(comm_, study_) {
     study_.model.layers = routing_->shape().layers;
     // the largest fleet needs the most ranks, the one with most slots a device the most memory a
@@ -41,41 +49,77 @@ class Runner {
     mpi::on_root(comm_, [&] { check_routing(study_, segments_); });
     check_memory(comm_, study_, plan_);
     for (auto most : {&study::PhaseSpec::devices, &study::PhaseSpec::slots_per_device}) {
-      (void)make_backend(comm_, study_, kind_, *std::ranges::max_element(plan_, {}, most));
+      const auto backend =
+          make_backend(comm_, study_, kind_, *std::ranges::max_element(plan_, {}, most));
+      if (largest_fleet_.empty()) {
+        largest_fleet_ = backend->fleet();
+      }
     }
   }
 
-  record::Summary run(const std::filesystem::path& directory, const std::string& version,
-                      Observer& observer) {
-    record::StudyWriter writer(comm_, directory,
-                               {study_.name, study::to_toml(study_), version, to_string(kind_),
-                                static_cast<int>(plan_.size()), pool_of(study_)});
+  record::Summary run(const RunOptions& options, Observer& observer) {
+    auto found = look_into(comm_, options, {path_, study_, plan_, largest_fleet_});
+    if (found.complete) {
+      return finished(options, observer);
+    }
+    stop_requested_ = options.stop_requested;
     record::Summary summary{study_.name, to_string(kind_), false, {}};
+    record::StudyWriter writer(
+        comm_, options.directory,
+        {study_.name, study::to_toml(study_), options.version, to_string(kind_),
+         static_cast<int>(plan_.size()), pool_of(study_), std::move(found.manifest)},
+        found.recorded ? &*found.recorded : nullptr);
     if (comm_.is_root()) {
       observer.planned(plan_);
     }
+    if (found.resumes) {
+      take_up(found.recorded, summary);
+    }
+    if (comm_.is_root()) {
+      if (found.resumes) {
+        observer.resumed(summary.cells.size());
+      }
+      observer.changed(found.changes);
+    }
     try {
-      for (const auto& phase : plan_) {
-        run_one(phase, directory, writer, summary, observer);
+      for (const auto& phase : std::span(plan_).subspan(summary.cells.size())) {
+        stop_if_asked(summary.cells.size());
+        run_one(phase, options.directory, writer, summary, observer);
       }
     } catch (...) {
       if (comm_.is_root() && !summary.cells.empty()) {
         try {
-          store(directory, summary);
+          store(options.directory, summary);
         } catch (...) {  // NOLINT(bugprone-empty-catch): the cause is on its way already
         }
       }
       throw;
     }
+    whereabouts::enter_stage("joining study.h5");
     writer.finish();
     summary.complete = true;
-    mpi::on_root(comm_, [&] { store(directory, summary); });
+    mpi::on_root(comm_, [&] { store(options.directory, summary); });
+    writer.remove_parts();
     return summary;
   }
 
  private:
+  /// Ends all ranks together where any was asked to.
+  void stop_if_asked(std::size_t done) const {
+    std::int64_t signal = stop_requested_();
+    comm_.all_reduce_max(std::span(&signal, 1));
+    if (signal != 0) {
+      throw mpi::SharedError(
+          ExitStatus::interrupted,
+          fmt::format("stopped by {} with {} of {} phases recorded; the same command with --resume "
+                      "goes on with the next",
+                      signals::name_of(static_cast<int>(signal)), done, plan_.size()));
+    }
+  }
+
   void run_one(const study::PhaseSpec& phase, const std::filesystem::path& directory,
                record::StudyWriter& writer, record::Summary& summary, Observer& observer) {
+    whereabouts::enter_phase(phase.index);
     if (comm_.is_root()) {
       observer.phase_begins(phase);
     }
@@ -86,19 +130,6 @@ class Runner {
       }
       observer.phase_done(phase);
     });
-  }
-
-  /// Loads of the steps that a phase plans with and of those that it runs.
-  struct Window {
-    int devices = 0;
-    int experts = 0;
-    bool even = false;
-    int segment = -1;
-    workload::Loads loads;
-  };
-
-  [[nodiscard]] std::int64_t tokens_of_step(int devices) const {
-    return std::int64_t{study_.workload.tokens_per_device} * devices;
   }
 
   /// Cells stand in the order of the study file, whatever the order in which their phases ran.
@@ -125,88 +156,95 @@ class Runner {
     record::write_summary(directory, summary);
   }
 
-  /// The study's own, or what it becomes with other experts or without skew. Valid until another
-  /// one has been asked for.
-  const workload::Routing& routing_of(const study::PhaseSpec& phase) {
-    if (!phase.even_load && phase.experts == study_.model.experts) {
-      return *routing_;
-    }
-    if (other_ == nullptr || other_->shape().experts != phase.experts ||
-        other_is_even_ != phase.even_load) {
-      other_.reset();  // its memory goes before the next one's comes
-      other_ = synthetic_routing(study_, phase.experts, phase.even_load);
-      other_is_even_ = phase.even_load;
-    }
-    return *other_;
+  /// Devices, experts, whether all are equal, number of the draw.
+  using FleetKey = std::tuple<int, int, bool, int>;
+  [[nodiscard]] FleetKey fleet_of(const study::PhaseSpec& phase) const {
+    return {phase.devices, phase.experts, phase.equal_fleet,
+            study_.fleet.pool > 0 ? phase.repeat : 0};
   }
-
-  /// The two windows of a repeat serve all its phases with the same fleet size and routing, and the
-  /// second of them the next repeat, so those two are kept. Valid until two others have been asked
-  /// for.
-  const workload::Loads& loads_of(const study::PhaseSpec& phase, int segment) {
-    const auto known = std::ranges::find_if(windows_, [&](const Window& w) {
-      return w.devices == phase.devices && w.experts == phase.experts &&
-             w.even == phase.even_load && w.segment == segment;
-    });
-    if (known != windows_.end()) {
-      windows_.splice(windows_.end(), windows_, known);
-    } else {
-      if (windows_.size() == 2) {
-        windows_.pop_front();
-      }
-      windows_.push_back({phase.devices, phase.experts, phase.even_load, segment,
-                          sample_loads(comm_, routing_of(phase), segments_.first_measured(segment),
-                                       segments_.steps, tokens_of_step(phase.devices))});
-    }
-    return windows_.back().loads;
+  /// A fleet and whether its loads are even, for they ask for other ranges of its speed models.
+  using SpeedsKey = std::pair<FleetKey, bool>;
+  [[nodiscard]] SpeedsKey speeds_key_of(const study::PhaseSpec& phase) const {
+    return {fleet_of(phase), phase.even_load};
   }
 
   /// Puts the fleet under the phase's condition, and measures speed models where the study wants
   /// them.
   void enter(const study::PhaseSpec& phase, const Matrix<double>& mean_loads) {
-    const FleetKey wanted{phase.devices, phase.experts, phase.equal_fleet,
-                          study_.fleet.pool > 0 ? phase.repeat : 0};
-    const bool new_fleet = backend_ == nullptr || fleet_ != wanted;
-    if (new_fleet) {
-      backend_.reset();  // its memory goes before the next one's comes
-      backend_ = make_backend(comm_, study_, kind_, phase);
-      fleet_ = wanted;
+    const bool new_fleet = make_fleet_of(phase);
+    if (new_fleet || phase.new_condition) {
+      backend_->enter(phase.condition);
     }
-    if (!new_fleet && !phase.new_condition) {
-      return;
-    }
-    backend_->enter(phase.condition);
+    const auto wanted = speeds_key_of(phase);
     if (study_.phases.profile == study::Profiling::condition) {
-      placer_.profile(phase, *backend_, mean_loads);
-      return;
+      if (new_fleet || phase.new_condition) {
+        profile(phase, mean_loads);
+      }
+    } else if (speeds_of_ != wanted) {
+      leave_speeds(wanted);
+      if (const auto known = profiled_once_.find(wanted); known != profiled_once_.end()) {
+        placer_.recall(known->second);
+      } else {
+        profile(phase, mean_loads);
+      }
     }
-    auto& once = profiled_once_[{wanted, phase.even_load}];
-    if (once.empty()) {
-      placer_.profile(phase, *backend_, mean_loads);
-      once = placer_.speeds();
-    } else if (new_fleet || last_even_ != phase.even_load) {
-      placer_.recall(once);
+    speeds_of_ = wanted;
+  }
+
+  void profile(const study::PhaseSpec& phase, const Matrix<double>& mean_loads) {
+    whereabouts::enter_stage("profiling");
+    placer_.profile(phase, *backend_, mean_loads);
+  }
+
+  /// Whether the fleet was another one before.
+  bool make_fleet_of(const study::PhaseSpec& phase) {
+    if (backend_ != nullptr && fleet_ == fleet_of(phase)) {
+      return false;
     }
-    last_even_ = phase.even_load;
+    backend_.reset();  // its memory goes before the next one's comes
+    backend_ = make_backend(comm_, study_, kind_, phase);
+    fleet_ = fleet_of(phase);
+    whereabouts::drive(backend_->mine().begin, backend_->mine().size());
+    return true;
+  }
+
+  /// Keeps the present speed models for when their fleet comes back; another draw's never does.
+  void leave_speeds(const SpeedsKey& next) {
+    if (speeds_of_) {
+      profiled_once_[*speeds_of_] = placer_.speeds();
+    }
+    std::erase_if(profiled_once_, [&](const auto& known) {
+      return std::get<3>(known.first.first) != std::get<3>(next.first);
+    });
   }
 
   record::CellSummary run_phase(const study::PhaseSpec& phase, record::StudyWriter& writer) {
     const int segment = Segments::run_by(phase.repeat);
-    const auto& planned = loads_of(phase, Segments::planned_from(phase.repeat));
-    const auto& measured = loads_of(phase, segment);
+    whereabouts::enter_stage("sampling loads");
+    const auto& planned = loads_.loads_of(phase, Segments::planned_from(phase.repeat));
+    const auto& measured = loads_.loads_of(phase, segment);
     const auto mean_loads = workload::mean_loads(planned);
+    whereabouts::enter_stage("entering the condition");
     enter(phase, mean_loads);
+    whereabouts::enter_stage("placing experts");
     const auto placing = placer_.place(phase, *backend_, {planned, measured, mean_loads});
     const auto& placement = placing.placements.front();
-    const std::int64_t tokens = tokens_of_step(phase.devices);
+    const std::int64_t tokens = loads_.tokens_of_step(phase.devices);
     const std::int64_t first_step = segments_.first_measured(segment);
+    whereabouts::enter_stage("settling");
     const auto state = backend_->settle();
+    stop_if_asked(static_cast<std::size_t>(phase.index));  // bringing up the heat can take long
+    whereabouts::enter_stage("steps");
     const auto [result, stop_reason] =
         measure(comm_, study_.phases, *backend_,
-                {phase.index, first_step, segments_.warmup_steps, tokens, routing_of(phase),
+                {phase.index, first_step, segments_.warmup_steps, tokens, loads_.routing_of(phase),
                  measured, placing.placements});
     placer_.watch(phase, measured, result.mine);
+    whereabouts::enter_stage("recording");
     const std::string workload = to_string(study_.workload.kind);
+    auto cell = record::summarise(phase, workload, state, result.totals, placement, placing.because,
+                                  placing.migration.moved_experts, placing.migration.time_ms);
+    cell.stop_reason = stop_reason;
     writer.write({.spec = phase,
                   .workload = workload,
                   .heat = to_string(phase.condition.heat),
@@ -230,12 +268,134 @@ class Runner {
                   .speeds_from = speeds_from(phase),
                   .solved_because = placing.because,
                   .stop_reason = stop_reason,
-                  .per_step = placing.per_step},
+                  .per_step = placing.per_step,
+                  .cell = cell,
+                  .to_resume = placer_.state(phase)},
                  study_.record.timelines);
-    auto cell = record::summarise(phase, workload, state, result.totals, placement, placing.because,
-                                  placing.migration.moved_experts, placing.migration.time_ms);
-    cell.stop_reason = stop_reason;
     return cell;
+  }
+
+  /// Takes up where the folder's earlier sessions ended: `recorded`, which rank 0 alone has, holds
+  /// the plan's first phases. The rest then comes out as if there had been no break.
+  void take_up(const std::optional<record::RecordedRun>& recorded, record::Summary& summary) {
+    auto done = static_cast<std::int64_t>(recorded ? recorded->phases() : 0);
+    comm_.all_reduce_max(std::span(&done, 1));
+    for (std::int64_t i = 0; i < done; ++i) {
+      auto text = recorded ? record::to_json_text(recorded->cell(static_cast<std::size_t>(i)))
+                           : std::string();
+      comm_.broadcast(text);
+      summary.cells.push_back(record::cell_from_json(text));
+    }
+    if (done > 0) {
+      take_up_plans(recorded, summary);
+      take_up_speeds(recorded, summary);
+      take_up_fleet(recorded, summary);
+    }
+  }
+
+  /// What rank 0 reads with `read`, on every rank.
+  template <class T, class Read>
+  [[nodiscard]] T shared(const Read& read) const {
+    T value{};
+    mpi::on_root(comm_, [&] { value = read(); });
+    if constexpr (std::is_same_v<T, std::string>) {
+      comm_.broadcast(value);
+    } else {
+      share(comm_, value);
+    }
+    return value;
+  }
+
+  /// Whether phases of that repeat have anything to say to the next one.
+  [[nodiscard]] bool of_this_draw(std::size_t phase, std::size_t done) const {
+    return study_.fleet.pool == 0 || plan_[phase].repeat == plan_[done - 1].repeat;
+  }
+
+  void take_up_plans(const std::optional<record::RecordedRun>& recorded,
+                     const record::Summary& summary) {
+    const std::size_t done = summary.cells.size();
+    struct Last {
+      std::size_t ran = 0;
+      std::size_t solved = 0;
+    };
+    std::map<Placer::PlanKey, Last> plans;
+    for (std::size_t i = 0; i < done; ++i) {
+      if (of_this_draw(i, done) && !placement::find_policy(plan_[i].policy).per_step()) {
+        auto& last = plans[Placer::key_of(plan_[i])];
+        last.ran = i;
+        last.solved = summary.cells[i].solved_because == kKept ? last.solved : i;
+      }
+    }
+    for (const auto& [key, last] : plans) {
+      auto placement = shared<placement::Placement>([&] { return recorded->placement(last.ran); });
+      const auto state = shared<std::string>([&] { return recorded->state(last.ran); });
+      const auto speeds =
+          state.empty()
+              ? placement::SpeedModels{}
+              : shared<placement::SpeedModels>([&] { return recorded->speeds(last.solved); });
+      const auto& phase = plan_[last.ran];
+      placer_.restore(phase, std::move(placement), speeds,
+                      devices_of_rank(kind_, comm_, phase.devices), state);
+    }
+  }
+
+  void take_up_speeds(const std::optional<record::RecordedRun>& recorded,
+                      const record::Summary& summary) {
+    const std::size_t done = summary.cells.size();
+    if (study_.phases.profile != study::Profiling::once) {
+      return;
+    }
+    std::map<SpeedsKey, std::size_t> last;
+    for (std::size_t i = 0; i < done; ++i) {
+      if (of_this_draw(i, done)) {
+        last[speeds_key_of(plan_[i])] = i;
+      }
+    }
+    for (const auto& [key, phase] : last) {
+      profiled_once_[key] =
+          shared<placement::SpeedModels>([&, i = phase] { return recorded->speeds(i); });
+    }
+  }
+
+  /// The fleet of the next phase, where the last one ran on it: its experts, its condition and its
+  /// speed models.
+  void take_up_fleet(const std::optional<record::RecordedRun>& recorded,
+                     const record::Summary& summary) {
+    const std::size_t done = summary.cells.size();
+    if (done == plan_.size() || fleet_of(plan_[done]) != fleet_of(plan_[done - 1])) {
+      return;
+    }
+    const auto& next = plan_[done];
+    make_fleet_of(next);
+    for (std::size_t i = done; i-- > 0 && fleet_of(plan_[i]) == fleet_;) {
+      if (!placement::find_policy(plan_[i].policy).per_step()) {
+        (void)backend_->move_to(
+            shared<placement::Placement>([&] { return recorded->placement(i); }));
+        break;
+      }
+    }
+    if (!next.new_condition) {
+      backend_->enter(next.condition);
+    }
+    if (!next.new_condition || study_.phases.profile == study::Profiling::once) {
+      placer_.recall(shared<placement::SpeedModels>([&] { return recorded->speeds(done - 1); }));
+      speeds_of_ = speeds_key_of(plan_[done - 1]);
+      auto from = static_cast<std::int64_t>(recorded ? recorded->speeds_from(done - 1) : 0);
+      comm_.all_reduce_max(std::span(&from, 1));
+      speeds_ = {placer_.profiles(), static_cast<int>(from)};
+    }
+  }
+
+  /// A run that has nothing left to do: its summary as it is.
+  record::Summary finished(const RunOptions& options, Observer& observer) const {
+    auto text = std::string();
+    mpi::on_root(comm_, [&] {
+      text = files::read_text(options.directory / "summary.json");
+      observer.planned(plan_);
+      observer.resumed(plan_.size());
+    });
+    comm_.broadcast(text);
+    return record::summary_from_json(text);
   }
 
   /// The earlier phase that was the first with the present speed models; none where they are new.
@@ -248,28 +408,34 @@ class Runner {
   }
 
   const mpi::Communicator& comm_;
+  std::string path_;    ///< of the study file
   study::Study study_;  ///< as parsed, with the layers that the routing really has
   study::DeviceKind kind_;
   std::vector<study::PhaseSpec> plan_;
   std::unique_ptr<workload::Routing> routing_;
   Segments segments_;
+  LoadWindows loads_;
 
-  std::unique_ptr<workload::Routing> other_;
-  bool other_is_even_ = false;
+  std::vector<DeviceIdentity> largest_fleet_;
+  std::function<int()> stop_requested_;
 
-  /// Devices, experts, whether all are equal, number of the draw.
-  using FleetKey = std::tuple<int, int, bool, int>;
   std::unique_ptr<Backend> backend_;
-  FleetKey fleet_;  ///< of backend_
-  /// With profile = "once": by fleet and whether its loads are even, for they ask for other ranges.
-  std::map<std::pair<FleetKey, bool>, placement::SpeedModels> profiled_once_;
-  bool last_even_ = false;
+  FleetKey fleet_;                                             ///< of backend_
+  std::map<SpeedsKey, placement::SpeedModels> profiled_once_;  ///< with profile = "once"
+  std::optional<SpeedsKey> speeds_of_;                         ///< of the placer's speed models
   std::pair<int, int> speeds_{0, 0};  ///< profiles so far, phase that was first with the last
-  std::list<Window> windows_;
   Placer placer_;
 };
 
 }  // namespace
+
+DeviceRange devices_of_rank(study::DeviceKind kind, const mpi::Communicator& comm, int devices) {
+  if (kind == study::DeviceKind::model) {
+    return block_of(comm.rank(), comm.size(), devices);
+  }
+  const DeviceId begin = std::min(comm.rank(), devices);
+  return {begin, std::min(begin + 1, devices)};
+}
 
 std::unique_ptr<Backend> make_backend(const mpi::Communicator& comm, const study::Study& study,
                                       study::DeviceKind kind, const study::PhaseSpec& phase) {
@@ -289,10 +455,9 @@ std::unique_ptr<Backend> make_backend(const mpi::Communicator& comm, const study
 }
 
 record::Summary run_study(const mpi::Communicator& comm, const study::ParsedStudy& parsed,
-                          const std::filesystem::path& directory, const std::string& version,
-                          Observer& observer) {
+                          const RunOptions& options, Observer& observer) {
   mpi::on_root(comm, [&] { check_study(parsed); });
-  return Runner(comm, parsed).run(directory, version, observer);
+  return Runner(comm, parsed).run(options, observer);
 }
 
 }  // namespace moevar::run

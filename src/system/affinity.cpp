@@ -166,6 +166,20 @@ std::string host_name() {
   return full.substr(0, full.find('.'));
 }
 
+std::string topology() {
+  try {
+    const auto machine = load_topology();
+    const auto count = [&](hwloc_obj_type_t type) {
+      return std::max(hwloc_get_nbobjs_by_type(machine.get(), type), 0);
+    };
+    return fmt::format("{} packages, {} memory nodes, {} cores, {} hardware threads",
+                       count(HWLOC_OBJ_PACKAGE), count(HWLOC_OBJ_NUMANODE), count(HWLOC_OBJ_CORE),
+                       count(HWLOC_OBJ_PU));
+  } catch (const Error&) {
+    return "unknown";
+  }
+}
+
 std::string cpu_model() {
   std::ifstream file("/proc/cpuinfo");
   std::string line;

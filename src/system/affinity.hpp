@@ -19,6 +19,10 @@ std::string host_name();
 /// The processor's product name as the kernel gives it; "unknown CPU" where it gives none.
 std::string cpu_model();
 
+/// "2 packages, 4 memory nodes, 64 cores, 128 hardware threads", of the whole machine; "unknown"
+/// where it cannot be found out.
+std::string topology();
+
 /// Bytes of memory that can be had now (MemAvailable, and the cgroup's limit where there is one).
 std::size_t available_memory_bytes();
 

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <fstream>
 #include <sstream>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <system_error>
 #include <unistd.h>
@@ -196,6 +197,21 @@ void require_room(const fs::path& path, std::uintmax_t bytes) {
     fail("write", path, ENOSPC);
   }
 }
+
+FolderLock::FolderLock(const fs::path& folder)
+    : fd_(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+  if (fd_ < 0) {
+    fail("open", folder, errno);
+  }
+  if (::flock(fd_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+    ::close(fd_);
+    throw EnvironmentError(
+        fmt::format("{}: another moevar writes there; wait for its end, or give another folder",
+                    printable(folder.string(), 200)));
+  }
+}
+
+FolderLock::~FolderLock() { ::close(fd_); }
 
 void discard(const fs::path& path) noexcept {
   std::error_code ignored;

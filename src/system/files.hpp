@@ -42,6 +42,20 @@ std::vector<std::filesystem::path> make_folders(const std::filesystem::path& pat
 /// Makes sure that a file `path`, which it creates, can grow to `bytes` on its disk as it is now.
 void require_room(const std::filesystem::path& path, std::uintmax_t bytes);
 
+/// The right to write into a folder: one holder, until it ends, by death or otherwise; nothing is
+/// left in the folder. Where the file system knows no locks nobody is kept out.
+class FolderLock {
+ public:
+  /// Throws EnvironmentError where another process has it, or the folder cannot be opened.
+  explicit FolderLock(const std::filesystem::path& folder);
+  ~FolderLock();
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+
+ private:
+  int fd_;
+};
+
 /// Removes a half-written file and frees its space even while something still holds it open.
 /// Never throws.
 void discard(const std::filesystem::path& path) noexcept;

@@ -93,7 +93,11 @@ Handle file_access() {
   return list;
 }
 
-Handle file_creation() { return object_properties(H5P_FILE_CREATE); }
+Handle file_creation(hsize_t user_block) {
+  auto list = object_properties(H5P_FILE_CREATE);
+  check(H5Pset_userblock(list.raw(), user_block), "H5Pset_userblock");
+  return list;
+}
 
 Handle space_of(const Shape& shape) {
   return {H5Screate_simple(static_cast<int>(shape.size()), shape.data(), nullptr), H5Sclose,
@@ -137,6 +141,14 @@ bool parallel() noexcept {
 #else
   return false;
 #endif
+}
+
+std::string library_version() {
+  unsigned major = 0;
+  unsigned minor = 0;
+  unsigned release = 0;
+  check(H5get_libversion(&major, &minor, &release), "H5get_libversion");
+  return fmt::format("{}.{}.{}", major, minor, release);
 }
 
 Handle::Handle(hid_t id, Closer closer, std::string_view call, SourceLocation where)
@@ -195,6 +207,9 @@ bool Object::has_attribute(const std::string& name) const {
 
 std::string Object::text_attribute(const std::string& name) const {
   const auto attribute = open_attribute(raw(), name);
+  if (element_count(attribute) != 1) {
+    throw LibraryError("H5Aread " + name, "it does not hold one text");
+  }
   const auto type = text_type(H5T_VARIABLE);
   char* text = nullptr;
   check(H5Aread(attribute.raw(), type.raw(), static_cast<void*>(&text)), "H5Aread " + name);
@@ -254,9 +269,27 @@ void Dataset::read_all(hid_t type, void* data) const {
   check(H5Dread(raw(), type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data), "H5Dread " + name_of(raw()));
 }
 
+/// A shape alone may ask for any memory. Elements that are there take room: gzip makes a thousand
+/// of one at best, and types can be eight times as large in memory.
+void Dataset::require_stored(std::size_t element_bytes) const {
+  constexpr double kMostPerByte = 16 * 1032.0;
+  constexpr double kSmall = 1 << 20;
+  double bytes = static_cast<double>(element_bytes);
+  for (const auto extent : shape()) {
+    bytes *= static_cast<double>(extent);
+  }
+  const auto stored = H5Dget_storage_size(raw());
+  if (bytes > kSmall && bytes > kMostPerByte * static_cast<double>(stored)) {
+    throw LibraryError(
+        "H5Dread " + name_of(raw()),
+        fmt::format("{:.0f} bytes by its shape, but the file has {}", bytes, stored));
+  }
+}
+
 std::vector<std::string> Dataset::read_texts() const {
   const Handle stored(H5Dget_type(raw()), H5Tclose, "H5Dget_type");
   const auto length = H5Tget_size(stored.raw());
+  require_stored(length);
   std::string joined(length * size(), '\0');
   read_all(text_type(length).raw(), joined.data());
   std::vector<std::string> texts;
@@ -343,18 +376,19 @@ void Location::unlink(const std::string& name) const {
   check(H5Ldelete(raw(), name.c_str(), H5P_DEFAULT), "H5Ldelete " + name);
 }
 
-File File::create(const std::filesystem::path& path) {
+File File::create(const std::filesystem::path& path, hsize_t user_block) {
   set_up();
-  const auto creation = file_creation();
+  const auto creation = file_creation(user_block);
   const auto access = file_access();
   return {H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation.raw(), access.raw()), H5Fclose,
           "H5Fcreate " + path.string()};
 }
 
-File File::create_shared(const std::filesystem::path& path, [[maybe_unused]] MPI_Comm comm) {
+File File::create_shared(const std::filesystem::path& path, [[maybe_unused]] MPI_Comm comm,
+                         [[maybe_unused]] hsize_t user_block) {
   set_up();
 #ifdef MOEVAR_PARALLEL_HDF5
-  const auto creation = file_creation();
+  const auto creation = file_creation(user_block);
   const auto access = file_access();
   check(H5Pset_fapl_mpio(access.raw(), comm, MPI_INFO_NULL), "H5Pset_fapl_mpio");
   return {H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation.raw(), access.raw()), H5Fclose,

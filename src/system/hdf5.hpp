@@ -22,6 +22,9 @@ namespace moevar::hdf5 {
 /// Whether HDF5 is its MPI build (MOEVAR_PARALLEL_HDF5), which create_shared needs.
 bool parallel() noexcept;
 
+/// "1.10.8".
+std::string library_version();
+
 using Shape = std::vector<hsize_t>;
 
 /// HDF5's type of a C++ element; files hold the same type, little-endian on every machine that
@@ -141,8 +144,10 @@ class Dataset : public Object {
              Transfer transfer = Transfer::independent) const {
     write_block(type_of<T>(), offset, count, values.size(), values.data(), transfer);
   }
+  /// All of it. Throws EnvironmentError where the file cannot hold as much as the shape says.
   template <class T>
   [[nodiscard]] std::vector<T> read() const {
+    require_stored(sizeof(T));
     std::vector<T> values(size());
     read_all(type_of<T>(), values.data());
     return values;
@@ -154,6 +159,7 @@ class Dataset : public Object {
   void write_block(hid_t type, const Shape& offset, const Shape& count, std::size_t given,
                    const void* data, Transfer transfer) const;
   void read_all(hid_t type, void* data) const;
+  void require_stored(std::size_t element_bytes) const;
 };
 
 /// How a dataset lies in the file. No chunk: in one piece, uncompressed. With a chunk, `deflate` 1
@@ -205,11 +211,13 @@ class Group : public Location {
 
 class File : public Location {
  public:
-  /// Empties what is there.
-  static File create(const std::filesystem::path& path);
+  /// Empties what is there. `user_block`: bytes before HDF5's own that it leaves alone, 0 or a
+  /// power of two from 512 on.
+  static File create(const std::filesystem::path& path, hsize_t user_block = 0);
   /// All ranks of `comm` open one file through MPI-IO; from then on, every call that changes its
   /// structure is collective. Throws EnvironmentError where HDF5 is not its MPI build.
-  static File create_shared(const std::filesystem::path& path, MPI_Comm comm);
+  static File create_shared(const std::filesystem::path& path, MPI_Comm comm,
+                            hsize_t user_block = 0);
   static File open(const std::filesystem::path& path);
   static File open_to_write(const std::filesystem::path& path);
 

@@ -9,6 +9,7 @@
 #include <mpi.h>
 
 #include "base/error.hpp"
+#include "system/whereabouts.hpp"
 
 /// MPI, one thin throwing function per call. Everything here is collective over the communicator
 /// unless its comment says otherwise. A failed call throws LibraryError.
@@ -17,7 +18,8 @@ namespace moevar::mpi {
 /// Throws LibraryError with MPI's own text when `code` is no success. MOEVAR_MPI(call) is the usual
 /// form.
 void check(int code, const char* call, SourceLocation where = SourceLocation::current());
-#define MOEVAR_MPI(call) ::moevar::mpi::check((call), #call)
+/// In it a watchdog sees that this process may wait for others.
+#define MOEVAR_MPI(call) ::moevar::mpi::check((::moevar::whereabouts::InCall(#call), (call)), #call)
 
 /// MPI_Init_thread ... MPI_Finalize. Errors are returned, not fatal. One per process.
 ///

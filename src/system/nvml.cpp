@@ -59,6 +59,7 @@ struct Functions {
   int (*count)(unsigned*) = nullptr;
   int (*by_index)(unsigned, Handle*) = nullptr;
   int (*by_uuid)(const char*, Handle*) = nullptr;
+  int (*driver)(char*, unsigned) = nullptr;
   int (*uuid)(Handle, char*, unsigned) = nullptr;
   int (*name)(Handle, char*, unsigned) = nullptr;
   int (*pci)(Handle, PciInfo*) = nullptr;
@@ -73,6 +74,7 @@ struct Functions {
   int (*energy)(Handle, unsigned long long*) = nullptr;
   int (*temperature)(Handle, unsigned, unsigned*) = nullptr;
   int (*clock)(Handle, unsigned, unsigned*) = nullptr;
+  int (*most_clock)(Handle, unsigned, unsigned*) = nullptr;
   int (*reasons)(Handle, unsigned long long*) = nullptr;
   void (*stand_in_burning)(Handle, int) = nullptr;
 };
@@ -125,6 +127,7 @@ struct Library {
     take(library, call.count, {"nvmlDeviceGetCount_v2"});
     take(library, call.by_index, {"nvmlDeviceGetHandleByIndex_v2"});
     take(library, call.by_uuid, {"nvmlDeviceGetHandleByUUID"});
+    take(library, call.driver, {"nvmlSystemGetDriverVersion"});
     take(library, call.uuid, {"nvmlDeviceGetUUID"});
     take(library, call.name, {"nvmlDeviceGetName"});
     take(library, call.pci, {"nvmlDeviceGetPciInfo_v3"});
@@ -139,6 +142,7 @@ struct Library {
     take(library, call.energy, {"nvmlDeviceGetTotalEnergyConsumption"});
     take(library, call.temperature, {"nvmlDeviceGetTemperature"});
     take(library, call.clock, {"nvmlDeviceGetClockInfo"});
+    take(library, call.most_clock, {"nvmlDeviceGetMaxClockInfo"});
     take(library, call.reasons,
          {"nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"});
     take(library, call.stand_in_burning, {"moevarStandInBurning"});
@@ -238,6 +242,14 @@ bool available() noexcept {
 
 std::string why_unavailable() { return library().problem; }
 
+std::optional<std::string> driver_version() {
+  constexpr unsigned kBytes = 80;
+  std::array<char, kBytes> text{};
+  return available() && answered(library().call.driver, text.data(), kBytes)
+             ? std::optional<std::string>(text.data())
+             : std::nullopt;
+}
+
 std::vector<std::string> uuids() {
   if (!available()) {
     return {};
@@ -284,6 +296,12 @@ std::string Device::pci_bus_id() const {
 std::optional<bool> Device::persistence_mode() const {
   int on = 0;
   return answered(library().call.persistence, handle_, &on) ? std::optional(on != 0) : std::nullopt;
+}
+
+std::optional<unsigned> Device::most_sm_clock_mhz() const {
+  unsigned mhz = 0;
+  return answered(library().call.most_clock, handle_, kSmClock, &mhz) ? std::optional(mhz)
+                                                                      : std::nullopt;
 }
 
 PowerLimits Device::limits() const {

@@ -34,6 +34,9 @@ bool available() noexcept;
 /// Why it does not; empty where it does.
 std::string why_unavailable();
 
+/// The driver's version; nullopt where it does not tell.
+std::optional<std::string> driver_version();
+
 /// Every GPU's UUID in NVML's order, which is not CUDA's. Empty without NVML. Throws NvmlError.
 std::vector<std::string> uuids();
 /// The UUIDs of a stand-in's GPUs: empty unless MOEVAR_NVML is set.
@@ -76,6 +79,9 @@ class Device {
   [[nodiscard]] std::string pci_bus_id() const;
   /// nullopt: the driver does not tell.
   [[nodiscard]] std::optional<bool> persistence_mode() const;
+
+  /// Of the SM; nullopt: the driver does not tell.
+  [[nodiscard]] std::optional<unsigned> most_sm_clock_mhz() const;
 
   [[nodiscard]] PowerLimits limits() const;
   /// What was last asked for, by whomever.

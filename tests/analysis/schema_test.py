@@ -322,7 +322,14 @@ def main(directory):
         check(study.attrs["schema_version"] == 1, "schema_version is not 1")
         check(hashlib.sha256(study.attrs["study_toml"].encode()).hexdigest()
               == study.attrs["study_sha256"], "study_sha256 is not study_toml's")
-        check(set(study) == {"fleet", "phases", "timing"}, f"root holds {sorted(study)}")
+        check(set(study) == {"fleet", "phases", "timing"} | ({"manifest"} if study.attrs["complete"] else set()),
+              f"root holds {sorted(study)}")
+        if study.attrs["complete"]:
+            check(study["manifest"].shape == (1,) and study["manifest"].attrs["unit"] == "text", "manifest is no text")
+            manifest = json.loads(study["manifest"][0])
+            check(manifest["study_toml"] == study.attrs["study_toml"], "the manifest is of another study")
+            check((directory / "manifest.json").exists() is False
+                  or json.loads((directory / "manifest.json").read_text()) == manifest, "manifest.json is another one")
         check(list(study["timing"]) == list(study["phases"]), "a timing group per phase")
         largest = 0
         for name, phase in study["phases"].items():

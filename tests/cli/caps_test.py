@@ -4,14 +4,11 @@
 import fcntl
 import json
 import os
-import pathlib
 import subprocess
 import unittest
 
 from fake_nvml import FakeGpus
 from moevar_cli import ENVIRONMENT, MOEVAR, ROOT, Case
-
-BOOT = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 class Caps(Case):
@@ -25,17 +22,8 @@ class Caps(Case):
         return subprocess.run([MOEVAR, "caps", *words], env=dict(self.environment, **changes), capture_output=True,
                               text=True, timeout=60)
 
-    def left_behind(self, gpu, previous_w=700, ours_w=(400,), **changes):
-        """A capture as a dead run leaves it."""
-        self.state.mkdir(mode=0o700, exist_ok=True)
-        uuid = self.gpus.uuids[gpu]
-        capture = {"schema": 1, "uuid": uuid, "boot_id": BOOT, "previous_mw": previous_w * 1000,
-                   "previous_enforced_mw": previous_w * 1000,
-                   "ours_mw": [previous_w * 1000, *(1000 * w for w in ours_w)], "pid": 4711,
-                   "time": "2026-01-01T00:00:00Z", "study": "dead", **changes}
-        path = self.state / f"{uuid}.json"
-        path.write_text(json.dumps(capture))
-        return path
+    def left_behind(self, gpu, **how):
+        return self.gpus.left_behind(self.state, gpu, **how)
 
     def test_show_tells_limits_and_holders(self):
         self.gpus.set(0, requested_mw=500_000, clamp_mw=550_000)

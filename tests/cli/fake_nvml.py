@@ -1,11 +1,13 @@
 """The fake GPUs of tests/fake_nvml: makes, reads and steers the file that they live in (tests/fake_nvml/state.hpp)."""
 
+import json
 import mmap
 import os
 import pathlib
 import struct
 import time
 
+BOOT = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 MAGIC = 0x314C4D564E454B46
 MAX_GPUS = 16
 WORDS = ["uuid0", "uuid1", "uuid2", "uuid3", "uuid4", "min_mw", "default_mw", "max_mw", "requested_mw",
@@ -68,3 +70,15 @@ class FakeGpus:
         """What a program under test needs to know of these GPUs; `folder` is its state folder."""
         return {"MOEVAR_NVML": os.environ["MOEVAR_FAKE_NVML"], "MOEVAR_FAKE_NVML_STATE": str(self.path),
                 "MOEVAR_STATE_DIR": str(folder)}
+
+    def left_behind(self, folder, gpu, previous_w=700, ours_w=(400,), **changes):
+        """A capture in the state folder, as a run that died leaves it; its path."""
+        folder.mkdir(mode=0o700, exist_ok=True)
+        uuid = self.uuids[gpu]
+        capture = {"schema": 1, "uuid": uuid, "boot_id": BOOT, "previous_mw": previous_w * 1000,
+                   "previous_enforced_mw": previous_w * 1000,
+                   "ours_mw": [previous_w * 1000, *(1000 * w for w in ours_w)], "pid": 4711,
+                   "time": "2026-01-01T00:00:00Z", "study": "dead", **changes}
+        path = folder / f"{uuid}.json"
+        path.write_text(json.dumps(capture))
+        return path

@@ -17,6 +17,8 @@ namespace {
 
 class Nobody final : public run::Observer {
  public:
+  void resumed(std::size_t /*done*/) override {}
+  void changed(std::span<const std::string> /*changes*/) override {}
   void planned(std::span<const study::PhaseSpec> /*plan*/) override {}
   void phase_begins(const study::PhaseSpec& /*phase*/) override {}
   void phase_done(const study::PhaseSpec& /*phase*/) override {}
@@ -63,8 +65,9 @@ void scale_study(benchmark::State& state, const char* scaling) {
       state.SkipWithError("no temporary folder");
       return;
     }
-    benchmark::DoNotOptimize(
-        run::run_study(world, parsed, std::filesystem::path(pattern) / "out", "bench", nobody));
+    benchmark::DoNotOptimize(run::run_study(
+        world, parsed, {.directory = std::filesystem::path(pattern) / "out", .version = "bench"},
+        nobody));
     state.PauseTiming();
     std::filesystem::remove_all(pattern);
     state.ResumeTiming();

@@ -144,6 +144,8 @@ Phase make_phase(const mpi::Communicator& comm, int index, const Size& size) {
   }
   phase.placement = make_placement(index, size);
   phase.spec.policy = phase.placement.policy;
+  phase.cell = summary_of(phase);
+  phase.to_resume = fmt::format("what phase {} leaves", index);
   return phase;
 }
 
@@ -170,7 +172,9 @@ PhaseRecord Phase::record() const {
           .speeds = speeds,
           .speeds_from = speeds_from,
           .solved_because = "between-phases",
-          .per_step = spec.index % 2 == 1};
+          .per_step = spec.index % 2 == 1,
+          .cell = cell,
+          .to_resume = to_resume};
 }
 
 StudyHeader header(int planned_phases) {

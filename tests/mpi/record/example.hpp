@@ -30,6 +30,8 @@ struct Phase {
   placement::Placement placement;
   placement::SpeedModels speeds;
   std::optional<int> speeds_from = {};  ///< another phase that has them
+  CellSummary cell = {};
+  std::string to_resume = {};
 
   [[nodiscard]] PhaseRecord record() const;
 };

@@ -208,5 +208,65 @@ TEST(ResidualDrift, ThinIntervalsAreJoined) {
   EXPECT_FALSE(idle.trigger());
 }
 
+TEST(Drift, GoesOnFromWhatWasSaved) {
+  const Matrix<double> planned({2, 3}, 100.0);
+  const auto loads_of = [](int step) {
+    Loads loads;
+    for (std::uint64_t i = 0; i < 6; ++i) {
+      const auto draw = RandomKey(5)[static_cast<std::uint64_t>(step)][i];
+      loads.push_back(
+          static_cast<std::uint32_t>(50 + draw[0].below(100 + (step > 60 ? 90 * i : 0))));
+    }
+    return loads;
+  };
+  for (const int broken_at : {0, 7, 65, 99, 130}) {
+    LoadDrift whole(2, 3);
+    LoadDrift first(2, 3);
+    whole.solved(planned);
+    first.solved(planned);
+    for (int step = 0; step < broken_at; ++step) {
+      whole.step(loads_of(step));
+      first.step(loads_of(step));
+    }
+    ArchiveWriter writer;
+    first.save(writer);
+    const auto bytes = std::move(writer).take();
+    LoadDrift second(2, 3);
+    ArchiveReader reader(bytes);
+    second.restore(reader);
+    EXPECT_TRUE(reader.at_end());
+    int fired = 0;
+    for (int step = broken_at; step < 400; ++step) {
+      whole.step(loads_of(step));
+      second.step(loads_of(step));
+      ASSERT_EQ(whole.trigger().has_value(), second.trigger().has_value()) << step;
+      if (whole.trigger()) {
+        ++fired;
+        EXPECT_EQ(describe(*whole.trigger()), describe(*second.trigger()));
+        EXPECT_EQ(whole.trigger()->value, second.trigger()->value);
+        whole.solved(planned);
+        second.solved(planned);
+      }
+    }
+    EXPECT_GT(fired, 0) << "else nothing was compared";
+  }
+}
+
+TEST(ResidualDrift, GoesOnFromWhatWasSaved) {
+  ResidualDrift whole;
+  feed(whole, 1.0, 25, 1);
+  ArchiveWriter writer;
+  whole.save(writer);
+  const auto bytes = std::move(writer).take();
+  ResidualDrift second;
+  ArchiveReader reader(bytes);
+  second.restore(reader);
+  EXPECT_TRUE(reader.at_end());
+  feed(whole, 1.08, 40, 2);
+  feed(second, 1.08, 40, 2);
+  ASSERT_TRUE(whole.trigger());
+  EXPECT_EQ(whole.trigger(), second.trigger());
+}
+
 }  // namespace
 }  // namespace moevar::placement
