@@ -22,6 +22,9 @@ endif()
 
 set(MOEVAR_HAVE_CUDA OFF)
 if(MOEVAR_CUDA)
+  if(NOT CUDAToolkit_ROOT AND NOT DEFINED ENV{CUDAToolkit_ROOT} AND DEFINED ENV{CUDA_HOME})
+    set(CUDAToolkit_ROOT $ENV{CUDA_HOME})  # what modules set; CMake itself does not look at it
+  endif()
   find_package(CUDAToolkit QUIET)
   if(CUDAToolkit_FOUND)
     set(MOEVAR_HAVE_CUDA ON)

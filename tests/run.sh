@@ -43,4 +43,8 @@ ASAN_OPTIONS=detect_leaks=0 test_build build-debug -L mpi
 build parallel-hdf5 -DMOEVAR_CUDA=OFF   # as on a machine without CUDA
 test_build build-parallel-hdf5 -R 'record|cli.(study|cpu|kill)'
 
+# readers of files, from the committed inputs and a new seed each time
+build fuzz -DMOEVAR_TESTS=OFF
+test_build build-fuzz -L fuzz
+
 test_build build
