@@ -2,12 +2,15 @@
 # Slurm epilogue: puts back power limits that a run of moevar left behind on this node. Slurm runs
 # epilogues as root on every node of a job when the job is over, whatever ended it.
 #
-#   slurm.conf:  Epilog=/etc/slurm/epilog.d/*    (and this file there, with MOEVAR set below)
+#   install -m 755 jobs/slurm/epilog-caps-restore.sh /etc/slurm/epilog.d/60-moevar   on every node
+#   slurm.conf:  Epilog=/etc/slurm/epilog.d/*
+#   MOEVAR below, or in /etc/default/moevar: where the program lies on the nodes
 #
 # A non-zero end drains the node, so only a limit that could not be put back gives one: the next
 # job would run under it. GPUs that another job's run still holds are left alone.
 set -uo pipefail
 
+[ ! -r /etc/default/moevar ] || . /etc/default/moevar
 MOEVAR="${MOEVAR:-/usr/local/bin/moevar}"
 
 if [ ! -x "$MOEVAR" ]; then
