@@ -49,7 +49,9 @@ TEST_F(WatchdogTest, NamesTheRankThatDoesNotArrive) {
     }
     world_.barrier();
   });
-  if (world_.is_root()) {
+  if (world_.size() == 1) {
+    EXPECT_EQ(line, "") << "nobody waits for it";
+  } else if (world_.is_root()) {
     const auto expected = "rank " + std::to_string(last) + " on ";
     EXPECT_EQ(line.find(expected), 0U) << line;
     EXPECT_NE(line.find("a test did not arrive within 1 s"), std::string::npos) << line;
