@@ -39,7 +39,7 @@ class ModelStudy(Case):
             self.assertEqual(len(file["phases"]), 6)
             for phase in file["phases"].values():
                 self.assertEqual(phase["expert_ns"].shape, (8, 4, 3))
-        self.assertEqual(sorted(p.name for p in out.iterdir()), ["study.h5", "summary.json"])
+        self.assertEqual(sorted(p.name for p in out.iterdir()), ["manifest.json", "study.h5", "summary.json"])
 
     def test_phases_are_equal_at_any_number_of_ranks_and_again(self):
         # 12 devices: no multiple of 7 ranks; 4: fewer than them

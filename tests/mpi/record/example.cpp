@@ -178,11 +178,13 @@ PhaseRecord Phase::record() const {
 }
 
 StudyHeader header(int planned_phases) {
-  return {.study_name = "example µ",
-          .study_toml = "[study]\nname = \"example µ\"\n",
-          .moevar_version = "0.1.0",
-          .device_kind = "model",
-          .planned_phases = planned_phases};
+  StudyHeader header{.study_name = "example µ",
+                     .study_toml = "[study]\nname = \"example µ\"\n",
+                     .moevar_version = "0.1.0",
+                     .device_kind = "model",
+                     .planned_phases = planned_phases};
+  header.manifest.study_toml = header.study_toml;
+  return header;
 }
 
 CellSummary summary_of(const Phase& phase) {
