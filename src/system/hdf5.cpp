@@ -274,7 +274,7 @@ void Dataset::read_all(hid_t type, void* data) const {
 void Dataset::require_stored(std::size_t element_bytes) const {
   constexpr double kMostPerByte = 16 * 1032.0;
   constexpr double kSmall = 1 << 20;
-  double bytes = static_cast<double>(element_bytes);
+  auto bytes = static_cast<double>(element_bytes);
   for (const auto extent : shape()) {
     bytes *= static_cast<double>(extent);
   }
