@@ -64,6 +64,9 @@ int run(int argc, char** argv) {
     fmt::print("{} phases in {:.3f} s: {:.3g} device-layer-steps/s; joined in {:.3f} s\n{}", phases,
                seconds, cells / seconds, joining, record::render_table(summary));
   }
+  if (end == "finish") {
+    writer.remove_parts();
+  }
   return EXIT_SUCCESS;
 }
 
