@@ -27,7 +27,7 @@ std::string first_difference(const std::string& there, const std::string& here) 
   std::string section;
   for (std::string before, now; std::getline(old_lines, before) && std::getline(new_lines, now);) {
     if (before != now) {
-      return fmt::format("{} has \"{}\" there, \"{}\" here", section, printable(before, 200),
+      return fmt::format(R"({} has "{}" there, "{}" here)", section, printable(before, 200),
                          printable(now, 200));
     }
     section = now.starts_with('[') ? now : section;

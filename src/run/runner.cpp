@@ -326,7 +326,8 @@ class Runner {
         last.solved = summary.cells[i].solved_because == kKept ? last.solved : i;
       }
     }
-    for (const auto& [key, last] : plans) {
+    for (const auto& plan : plans) {
+      const Last& last = plan.second;
       auto placement = shared<placement::Placement>([&] { return recorded->placement(last.ran); });
       const auto state = shared<std::string>([&] { return recorded->state(last.ran); });
       const auto speeds =

@@ -19,7 +19,10 @@ constexpr char kEnd = '\0';
 std::string to_text(const record::Facts& facts) {
   std::string text;
   for (const auto& [name, value] : facts) {
-    text += name + kEnd + value + kEnd;
+    text += name;
+    text += kEnd;
+    text += value;
+    text += kEnd;
   }
   return text;
 }
