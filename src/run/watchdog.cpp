@@ -39,7 +39,7 @@ class Watchdog::Impl {
        std::function<void(const std::string& line)> on_hang)
       : rank_(comm.rank()),
         asleep_(std::min(Seconds(1.0), 0.5 * limit)),
-        period_(std::clamp(milliseconds(static_cast<int>(250.0 * limit.count())), milliseconds(50),
+        period_(std::clamp(milliseconds(static_cast<int>(80.0 * limit.count())), milliseconds(50),
                            milliseconds(1000))),
         on_hang_(std::move(on_hang)) {
     // who speaks to whom: the token, rank 0's port and its addresses, as one text

@@ -18,6 +18,7 @@ class Hang(Case):
         study = self.write("study.toml", text)
         session = Session(study, self.dir / "out", 2, "--hang-limit", LIMIT_S, "--set", "study.repeats=5000", *options)
         session.wait_for_a_phase(more=3)
+        time.sleep(1)  # signs of life, which say where a rank is, come four times a second
         os.kill(ranks_of(session.out)[victim], signal.SIGSTOP)
         stopped = time.monotonic()
         status, said = session.end()

@@ -106,6 +106,10 @@ class SlurmCase(unittest.TestCase):
         self.assertEqual(schema.returncode, 0, schema.stdout[-2000:] + schema.stderr[-2000:])
 
     def assert_each_phase_once(self, job, phases):
-        """Over all starts, no phase was run to its end twice."""
-        counts = re.findall(rf"\] (\d+)/{phases} phases", self.said(job))
-        self.assertEqual(counts, [str(n) for n in range(1, phases + 1)], self.said(job))
+        """Over all starts, no phase was run to its end twice. One may be on disk and not yet said when a start ends."""
+        said = self.said(job)
+        counts = [int(count) for count in re.findall(rf"\] (\d+)/{phases} phases", said)]
+        self.assertEqual(counts, sorted(set(counts)), said)
+        self.assertEqual(counts[-1], phases, said)
+        starts = len(re.findall(r": start \d+ on ", said))
+        self.assertGreaterEqual(len(counts), phases - (starts - 1), said)

@@ -104,9 +104,9 @@ class Workstation(Case):
                 self.assertEqual(run.returncode, status, run.stdout + run.stderr)
                 self.assertIn(says, run.stderr)
 
-    def interrupt(self, times):
-        """Presses Ctrl-C on a terminal in front of the script, once two phases are there; exit status and text."""
-        study = self.write("cores.toml", CPU)
+    def interrupt(self, times, phase_s):
+        """Presses Ctrl-C on a terminal in front of the script, while the third phase runs; exit status and text."""
+        study = self.write("cores.toml", CPU.replace("time_limit_s = 1", f"time_limit_s = {phase_s}"))
         terminal, inside = pty.openpty()
         run = subprocess.Popen(["bash", SCRIPT, study, "--out", self.out],
                                env=dict(self.environment, MOEVAR_PROGRESS="lines"), stdin=inside, stdout=inside,
@@ -116,16 +116,21 @@ class Workstation(Case):
         told = []
         reader = threading.Thread(target=self.read_all, args=(terminal, told), daemon=True)
         reader.start()
-        until = time.monotonic() + 60
-        while b" 2/8 phases" not in b"".join(told) and time.monotonic() < until:
-            time.sleep(0.05)
-        time.sleep(0.3)  # the next phase, of a second and more, is on its way
+        self.wait_to_hear(b" 2/8 phases", told)
+        time.sleep(0.3)  # the next phase is on its way
         for _ in range(times):
             os.write(terminal, b"\x03")
-            time.sleep(0.3)
+            self.wait_to_hear(b"stops when this phase is recorded", told)
+            time.sleep(0.7)  # what comes within 0.3 s is the same Ctrl-C told twice
         status = run.wait(timeout=60)
         reader.join(timeout=10)
         return status, b"".join(told).decode(errors="replace")
+
+    @staticmethod
+    def wait_to_hear(words, told):
+        until = time.monotonic() + 60
+        while words not in b"".join(told) and time.monotonic() < until:
+            time.sleep(0.05)
 
     @staticmethod
     def own_terminal():
@@ -144,7 +149,7 @@ class Workstation(Case):
         return sorted(path.name for path in (self.out / "phases").glob("[0-9]*.h5"))
 
     def test_ctrl_c_asks_for_the_end_and_resume_goes_on(self):
-        status, text = self.interrupt(1)
+        status, text = self.interrupt(1, phase_s=1)
         self.assertEqual(status, 4, text)
         self.assertIn("finishing the running phase", text)
         self.assertIn("--resume goes on", text)
@@ -157,7 +162,7 @@ class Workstation(Case):
         self.assertNotIn(f" {len(kept)}/8 phases", run.stderr)
 
     def test_ctrl_c_twice_stops_at_once(self):
-        status, text = self.interrupt(2)
+        status, text = self.interrupt(2, phase_s=5)
         self.assertEqual(status, 4, text)
         self.assertEqual(len(self.kept()), 2, "the phase that was running is given up")
         self.assertFalse(self.living(), "a rank is left")
