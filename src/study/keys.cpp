@@ -1,258 +1,21 @@
 #include "study/keys.hpp"
 
-#include <algorithm>
-#include <array>
-#include <cmath>
 #include <cstdint>
-#include <sstream>
+#include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include "base/error.hpp"
 #include "base/text.hpp"
+#include "study/key_kinds.hpp"
 #include "study/model_presets.hpp"
 
 namespace moevar::study {
 
 namespace {
-
-// ---- words
-// ------------------------------------------------------------------------------------------
-
-template <class E>
-struct Word {
-  E value;
-  std::string_view text;
-};
-
-template <class E>
-struct Words;
-template <>
-struct Words<Order> {
-  static constexpr std::array<Word<Order>, 2> list{
-      {{Order::randomised, "randomised"}, {Order::listed, "listed"}}};
-};
-template <>
-struct Words<WorkloadKind> {
-  static constexpr std::array<Word<WorkloadKind>, 3> list{{{WorkloadKind::synthetic, "synthetic"},
-                                                           {WorkloadKind::counts, "counts"},
-                                                           {WorkloadKind::tokens, "tokens"}}};
-};
-template <>
-struct Words<DeviceKind> {
-  static constexpr std::array<Word<DeviceKind>, 4> list{{{DeviceKind::automatic, "auto"},
-                                                         {DeviceKind::cuda, "cuda"},
-                                                         {DeviceKind::cpu, "cpu"},
-                                                         {DeviceKind::model, "model"}}};
-};
-template <>
-struct Words<Heat> {
-  static constexpr std::array<Word<Heat>, 3> list{
-      {{Heat::ambient, "ambient"}, {Heat::soaked, "soaked"}, {Heat::neighbours, "neighbours"}}};
-};
-template <>
-struct Words<CapMode> {
-  static constexpr std::array<Word<CapMode>, 3> list{
-      {{CapMode::set, "set"}, {CapMode::verify, "verify"}, {CapMode::observe, "observe"}}};
-};
-template <>
-struct Words<Recompute> {
-  static constexpr std::array<Word<Recompute>, 3> list{
-      {{Recompute::between_phases, "between-phases"},
-       {Recompute::on_drift, "on-drift"},
-       {Recompute::once, "once"}}};
-};
-template <>
-struct Words<Profiling> {
-  static constexpr std::array<Word<Profiling>, 2> list{
-      {{Profiling::condition, "condition"}, {Profiling::once, "once"}}};
-};
-
-template <>
-struct Words<Scaling> {
-  static constexpr std::array<Word<Scaling>, 2> list{
-      {{Scaling::strong, "strong"}, {Scaling::weak, "weak"}}};
-};
-template <>
-struct Words<Draw> {
-  static constexpr std::array<Word<Draw>, 2> list{
-      {{Draw::nodes, "nodes"}, {Draw::devices, "devices"}}};
-};
-
-template <class E>
-std::string word_of(E value) {
-  for (const auto& word : Words<E>::list) {
-    if (word.value == value) {
-      return std::string(word.text);
-    }
-  }
-  return {};
-}
-
-template <class E>
-std::vector<std::string_view> words() {
-  std::vector<std::string_view> all;
-  all.reserve(Words<E>::list.size());
-  for (const auto& word : Words<E>::list) {
-    all.push_back(word.text);
-  }
-  return all;
-}
-
-// ---- one value
-// --------------------------------------------------------------------------------------
-
-std::string shown(const toml::node& node) {
-  std::ostringstream text;
-  node.visit([&](const auto& value) { text << value; });
-  return printable(text.str());
-}
-
-[[noreturn]] void wrong(const toml::node& node, const std::string& right) {
-  throw InputError(fmt::format("{} is not {}", shown(node), right));
-}
-
-template <class T>
-struct Range {
-  T low;
-  T high;
-  [[nodiscard]] std::string text() const { return fmt::format("from {} to {}", low, high); }
-};
-
-std::int64_t read_integer(const toml::node& node, const Range<std::int64_t>& range) {
-  const auto value = node.is_integer() ? node.value<std::int64_t>() : std::nullopt;
-  if (!value || *value < range.low || *value > range.high) {
-    wrong(node, fmt::format("a whole number {}", range.text()));
-  }
-  return *value;
-}
-
-double read_number(const toml::node& node, const Range<double>& range) {
-  const auto value = node.is_number() ? node.value<double>() : std::nullopt;
-  if (!value || !(*value >= range.low) || !(*value <= range.high)) {
-    wrong(node, fmt::format("a number {}", range.text()));
-  }
-  return *value;
-}
-
-std::string read_text(const toml::node& node) {
-  const auto value = node.value<std::string>();
-  if (!value) {
-    wrong(node, "text in quotation marks");
-  }
-  return *value;
-}
-
-template <class E>
-E read_word(const toml::node& node) {
-  const auto text = node.value<std::string>();
-  for (const auto& word : Words<E>::list) {
-    if (text && word.text == *text) {
-      return word.value;
-    }
-  }
-  const auto all = words<E>();
-  wrong(node, fmt::format("one of {}", fmt::join(all, ", ")));
-}
-
-/// A list, or one value that stands for a list of one.
-template <class T, class ReadOne>
-std::vector<T> read_list(const toml::node& node, const ReadOne& read_one) {
-  std::vector<T> list;
-  if (const auto* array = node.as_array()) {
-    for (const auto& element : *array) {
-      list.push_back(read_one(element));
-    }
-  } else {
-    list.push_back(read_one(node));
-  }
-  return list;
-}
-
-std::string number(double value) {
-  const std::string text = fmt::format("{}", value);
-  return text.find_first_of(".en") == std::string::npos ? text + ".0" : text;
-}
-
-// ---- kinds of keys
-// ----------------------------------------------------------------------------------
-
-/// `member` is a function Study& → the member's reference, usable for const and non-const studies.
-template <class Member>
-Key integer_key(std::string name, Member member, Range<std::int64_t> range, std::string_view help) {
-  return {std::move(name), fmt::format("{}, {}", help, range.text()),
-          [member, range](Study& study, const toml::node& node) {
-            auto& target = member(study);
-            target =
-                static_cast<std::remove_reference_t<decltype(target)>>(read_integer(node, range));
-          },
-          [member](const Study& study) { return fmt::format("{}", member(study)); }};
-}
-
-template <class Member>
-Key number_key(std::string name, Member member, Range<double> range, std::string_view help) {
-  return {std::move(name), fmt::format("{}, {}", help, range.text()),
-          [member, range](Study& study, const toml::node& node) {
-            member(study) = read_number(node, range);
-          },
-          [member](const Study& study) { return number(member(study)); }};
-}
-
-template <class Member>
-Key flag_key(std::string name, Member member, std::string_view help) {
-  return {std::move(name), std::string(help),
-          [member](Study& study, const toml::node& node) {
-            const auto value = node.is_boolean() ? node.value<bool>() : std::nullopt;
-            if (!value) {
-              wrong(node, "true or false");
-            }
-            member(study) = *value;
-          },
-          [member](const Study& study) { return member(study) ? "true" : "false"; }};
-}
-
-template <class Member>
-Key text_key(std::string name, Member member, std::string_view help) {
-  return {std::move(name), std::string(help),
-          [member](Study& study, const toml::node& node) { member(study) = read_text(node); },
-          [member](const Study& study) { return quoted(member(study)); }, true};
-}
-
-template <class E, class Member>
-Key word_key(std::string name, Member member, std::string_view help) {
-  return {std::move(name), fmt::format("{}: {}", help, fmt::join(words<E>(), ", ")),
-          [member](Study& study, const toml::node& node) { member(study) = read_word<E>(node); },
-          [member](const Study& study) { return quoted(word_of(member(study))); }};
-}
-
-/// A list of `T`; `read_one` turns a node into an element, `write_one` an element into TOML.
-template <class T, class Member, class ReadOne, class WriteOne>
-Key list_key(std::string name, Member member, ReadOne read_one, WriteOne write_one,
-             bool may_be_empty, std::string help) {
-  return {std::move(name), std::move(help),
-          [=](Study& study, const toml::node& node) {
-            auto list = read_list<T>(node, read_one);
-            if (list.empty() && !may_be_empty) {
-              wrong(node, "a list with at least one element");
-            }
-            for (auto element = list.begin(); element != list.end(); ++element) {
-              if (std::find(list.begin(), element, *element) != element) {
-                wrong(node, "a list in which nothing stands twice");
-              }
-            }
-            member(study) = std::move(list);
-          },
-          [=](const Study& study) {
-            std::vector<std::string> texts;
-            for (const auto& element : member(study)) {
-              texts.push_back(write_one(element));
-            }
-            return fmt::format("[{}]", fmt::join(texts, ", "));
-          }};
-}
 
 void read_preset(Study& study, const toml::node& node) {
   const auto name = node.value<std::string>();
@@ -330,7 +93,7 @@ std::vector<Key> fleet_keys() {
       list_key<int>(
           "fleet.devices", MEMBER(fleet.devices),
           [](const toml::node& node) { return static_cast<int>(read_integer(node, kDevices)); },
-          [](int value) { return fmt::format("{}", value); }, false,
+          [](int value) { return fmt::format("{}", value); }, {},
           fmt::format("fleet sizes, each {}", kDevices.text())),
       number_key("fleet.spread", MEMBER(fleet.spread), {0.0, 10.0},
                  "model: how far GPUs differ, 1 as measured on TACC Longhorn"),
@@ -347,7 +110,7 @@ std::vector<Key> fleet_keys() {
                      "new nodes"),
       list_key<Scaling>(
           "fleet.scaling", MEMBER(fleet.scaling), read_word<Scaling>,
-          [](Scaling scaling) { return quoted(word_of(scaling)); }, false,
+          [](Scaling scaling) { return quoted(word_of(scaling)); }, {},
           fmt::format("experts as fleets grow, fixed or in proportion: {}",
                       fmt::join(words<Scaling>(), ", "))),
       integer_key("fleet.experts_per_device", MEMBER(fleet.experts_per_device), {1, 1 << 20},
@@ -360,11 +123,12 @@ std::vector<Key> condition_keys() {
   return {
       list_key<double>(
           "conditions.power_cap_w", MEMBER(conditions.power_cap_w),
-          [watts](const toml::node& node) { return read_number(node, watts); }, number, true,
+          [watts](const toml::node& node) { return read_number(node, watts); }, number,
+          {.may_be_empty = true},
           fmt::format("power caps, W, each {}; empty: the device's own limit", watts.text())),
       list_key<Heat>(
           "conditions.heat", MEMBER(conditions.heat), read_word<Heat>,
-          [](Heat heat) { return quoted(word_of(heat)); }, false,
+          [](Heat heat) { return quoted(word_of(heat)); }, {},
           fmt::format("thermal states: {}", fmt::join(words<Heat>(), ", "))),
       word_key<CapMode>("conditions.caps", MEMBER(conditions.caps),
                         "real GPUs: moevar sets caps, checks those that are there, or notes them"),
@@ -377,8 +141,8 @@ std::vector<Key> condition_keys() {
 
 std::vector<Key> placement_keys() {
   return {
-      list_key<std::string>("placement.policies", MEMBER(placement.policies), read_text, quoted,
-                            false, "placement policies to compare"),
+      list_key<std::string>("placement.policies", MEMBER(placement.policies), read_text, quoted, {},
+                            "placement policies to compare"),
       integer_key("placement.redundant_experts", MEMBER(placement.redundant_experts), {0, 1 << 20},
                   "slots beyond one per expert, over all devices: replicas"),
       flag_key("placement.fill_slots", MEMBER(placement.fill_slots),
@@ -414,6 +178,71 @@ std::vector<Key> phase_keys() {
   };
 }
 
+std::vector<Key> serving_keys() {
+  constexpr Range<double> kRate{1e-6, 1e9};
+  constexpr Range<double> kPart{0.0, 1.0};
+  constexpr Range<double> kMilliseconds{0.0, 1e9};
+  constexpr Range<std::int64_t> kTokens{1, 1 << 20};
+  return {
+      list_key<double>(
+          "serving.rates", MEMBER(serving.rates),
+          [kRate](const toml::node& node) { return read_number(node, kRate); }, number,
+          {.may_be_empty = true},
+          "requests per second and device; phases then serve requests instead of taking "
+          "phases.steps steps"),
+      flag_key("serving.find_rate", MEMBER(serving.find_rate),
+               "instead of given rates: the highest at which serving.attainment is kept"),
+      number_key("serving.attainment", MEMBER(serving.attainment), {0.01, 0.999},
+                 "share of requests within both limits that serving.find_rate keeps"),
+      integer_key("serving.requests", MEMBER(serving.requests), {1, 10'000'000},
+                  "requests of a phase; of a longer recorded trace the first ones"),
+      word_key<Arrivals>("serving.arrivals", MEMBER(serving.arrivals), "when requests come"),
+      number_key("serving.burstiness", MEMBER(serving.burstiness), {0.01, 1.0},
+                 "bursty arrivals: shape of the gamma distribution between them (1: Poisson)"),
+      text_key("serving.path", MEMBER(serving.path),
+               "recorded arrivals: CSV arrival,input,output; brought to the rate where one is "
+               "given"),
+      list_key<Lengths>(
+          "serving.lengths", MEMBER(serving.lengths), read_word<Lengths>,
+          [](Lengths lengths) { return quoted(word_of(lengths)); }, {.may_repeat = true},
+          fmt::format("tokens of prompts and answers, one after the other over equal parts of the "
+                      "run: {}. On modelled GPUs other experts are popular with each kind, where "
+                      "routing is synthetic",
+                      fmt::join(words<Lengths>(), ", "))),
+      integer_key("serving.input_tokens", MEMBER(serving.input_tokens), kTokens,
+                  "fixed lengths: tokens of a prompt"),
+      integer_key("serving.output_tokens", MEMBER(serving.output_tokens), kTokens,
+                  "fixed lengths: tokens of an answer"),
+      word_key<ServingMode>("serving.mode", MEMBER(serving.mode),
+                            "whole requests, prompts alone (one token each), or answers alone "
+                            "(prompts cached but for 16 tokens)"),
+      integer_key("serving.token_budget", MEMBER(serving.token_budget), {1, 1 << 24},
+                  "tokens of a step over all devices; longer prompts take several steps"),
+      integer_key("serving.max_running", MEMBER(serving.max_running), {1, 1 << 20},
+                  "requests in a step"),
+      number_key("serving.slo_ttft_ms", MEMBER(serving.slo_ttft_ms), kMilliseconds,
+                 "limit of the time to first token, ms; 0: none"),
+      number_key("serving.slo_tpot_ms", MEMBER(serving.slo_tpot_ms), kMilliseconds,
+                 "limit of the time per output token, ms; 0: none"),
+      number_key("serving.moe_share_prefill", MEMBER(serving.moe_share_prefill), {0.01, 1.0},
+                 "MoE layers' part of a prefill step's time with all tokens even; the rest "
+                 "(attention ...) is the same for all policies"),
+      number_key("serving.moe_share_decode", MEMBER(serving.moe_share_decode), {0.01, 1.0},
+                 "the same of a decode step"),
+      integer_key("serving.share_tokens_prefill", MEMBER(serving.share_tokens_prefill),
+                  {1, 1 << 24}, "tokens of the step with serving.moe_share_prefill"),
+      integer_key("serving.share_tokens_decode", MEMBER(serving.share_tokens_decode), {1, 1 << 24},
+                  "tokens of the step with serving.moe_share_decode"),
+      word_key<Disturbance>("serving.disturbance", MEMBER(serving.disturbance),
+                            "model: what slows a device in the run (inlet air 15 C warmer, cap "
+                            "30 % lower, kernels 1.3 times longer)"),
+      integer_key("serving.disturbed_device", MEMBER(serving.disturbed_device),
+                  {0, kDevices.high - 1}, "which device"),
+      number_key("serving.disturbed_at", MEMBER(serving.disturbed_at), kPart,
+                 "part of the requests that arrive before"),
+  };
+}
+
 #undef MEMBER
 
 }  // namespace
@@ -427,6 +256,10 @@ std::string to_string(Recompute value) { return word_of(value); }
 std::string to_string(Profiling value) { return word_of(value); }
 std::string to_string(Scaling value) { return word_of(value); }
 std::string to_string(Draw value) { return word_of(value); }
+std::string to_string(Arrivals value) { return word_of(value); }
+std::string to_string(Lengths value) { return word_of(value); }
+std::string to_string(ServingMode value) { return word_of(value); }
+std::string to_string(Disturbance value) { return word_of(value); }
 
 std::string quoted(std::string_view text) {
   std::string toml = "\"";
@@ -445,7 +278,7 @@ std::span<const Key> keys() {
   static const std::vector<Key> all = [] {
     std::vector<Key> list;
     for (auto part : {study_keys, model_keys, workload_keys, fleet_keys, condition_keys,
-                      placement_keys, phase_keys}) {
+                      placement_keys, phase_keys, serving_keys}) {
       for (auto& key : part()) {
         list.push_back(std::move(key));
       }

@@ -5,7 +5,7 @@
 namespace moevar::study {
 
 std::span<const ModelShape> model_presets() {
-  static const std::array<ModelShape, 13> presets{{
+  static const std::array<ModelShape, 15> presets{{
       {"deepseek-v3", 7168, 2048, 256, 8, 58},
       {"kimi-k2", 7168, 2048, 384, 8, 60},
       {"qwen3-235b", 4096, 1536, 128, 8, 94},
@@ -16,6 +16,8 @@ std::span<const ModelShape> model_presets() {
       {"gpt-oss-20b", 2880, 2880, 32, 4, 24},
       {"gpt-oss-120b", 2880, 2880, 128, 4, 36},
       {"llama4-maverick", 5120, 8192, 128, 1, 24},
+      {"llama4-scout", 5120, 8192, 16, 1, 48},
+      {"hunyuan-a13b", 4096, 3072, 64, 8, 32},
       {"glm-4.5", 5120, 1536, 160, 8, 89},
       {"glm-4.5-air", 4096, 1408, 128, 8, 45},
       {"dbrx", 6144, 10752, 16, 4, 40},

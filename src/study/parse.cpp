@@ -242,6 +242,65 @@ void check_stopping(const ParsedStudy& parsed, const Need& need) {
   need(!fixed || phases.time_limit_s == 0.0, "phases.time_limit_s", unused);
 }
 
+/// Keys of [serving] that mean nothing beside the others.
+void check_requests(const Serving& serving, const Need& need) {
+  const bool recorded = serving.arrivals == Arrivals::recorded;
+  const auto has = [&](Lengths lengths) {
+    return std::ranges::count(serving.lengths, lengths) > 0;
+  };
+  need(!recorded || !serving.path.empty(), "serving.path",
+       R"(missing; serving.arrivals = "recorded" reads a file)");
+  need(recorded || serving.path.empty(), "serving.path",
+       R"(read where serving.arrivals is "recorded" alone; leave it out)");
+  need(!recorded || serving.lengths == Serving{}.lengths, "serving.lengths",
+       "recorded requests have their own; leave it out");
+  need(serving.arrivals == Arrivals::bursty || serving.burstiness == Serving{}.burstiness,
+       "serving.burstiness", R"(only arrivals = "bursty" has it; leave it out)");
+  need(has(Lengths::fixed) || (serving.input_tokens == Serving{}.input_tokens &&
+                               serving.output_tokens == Serving{}.output_tokens),
+       serving.input_tokens == Serving{}.input_tokens ? "serving.output_tokens"
+                                                      : "serving.input_tokens",
+       R"(only lengths = "fixed" has it; leave it out)");
+}
+
+void check_serving(const ParsedStudy& parsed, const Need& need) {
+  const Study& study = parsed.study;
+  const auto& serving = study.serving;
+  const auto given = std::ranges::find_if(
+      parsed.origin, [](const auto& origin) { return origin.first.starts_with("serving."); });
+  if (!study.serves()) {
+    need(given == parsed.origin.end(), given == parsed.origin.end() ? "" : given->first,
+         "no requests are served without serving.rates, serving.find_rate = true or recorded "
+         "arrivals");
+    return;
+  }
+  need(serving.rates.empty() || !serving.find_rate, "serving.rates",
+       "serving.find_rate searches the rate itself; give one of the two");
+  need(!serving.find_rate || serving.slo_ttft_ms > 0.0 || serving.slo_tpot_ms > 0.0,
+       "serving.find_rate", "needs a limit to keep: serving.slo_ttft_ms or serving.slo_tpot_ms");
+  need(study.phases.precision == 0.0, "phases.precision",
+       "a phase that serves requests takes the steps that they need");
+  need(!study.causes, "study.causes", "causes are split over steps of one size, not over requests");
+  need(serving.share_tokens_decode < serving.share_tokens_prefill, "serving.share_tokens_prefill",
+       fmt::format("a prefill step of {} tokens beside a decode step of {}; it must have more",
+                   serving.share_tokens_prefill, serving.share_tokens_decode));
+  need(serving.find_rate || serving.attainment == Serving{}.attainment, "serving.attainment",
+       "only serving.find_rate goes by it; leave it out");
+  const bool calm = serving.disturbance == Disturbance::none;
+  need(!calm || serving.disturbed_device == Serving{}.disturbed_device, "serving.disturbed_device",
+       "no serving.disturbance slows it; leave it out");
+  need(!calm || serving.disturbed_at == Serving{}.disturbed_at, "serving.disturbed_at",
+       "there is no serving.disturbance; leave it out");
+  need(calm || serving.disturbed_device < std::ranges::min(study.fleet.devices),
+       "serving.disturbed_device",
+       fmt::format("device {} of {}", serving.disturbed_device,
+                   std::ranges::min(study.fleet.devices)));
+  need(serving.max_running <= serving.token_budget, "serving.token_budget",
+       fmt::format("{} tokens a step for up to {} running requests; each needs one",
+                   serving.token_budget, serving.max_running));
+  check_requests(serving, need);
+}
+
 /// A plan is made as a whole, on every rank: this many phases take 0.2 GB.
 void check_length(const Study& study, const Need& need) {
   constexpr std::int64_t kMostPhases = std::int64_t{1} << 20;
@@ -272,6 +331,7 @@ void check_together(const ParsedStudy& parsed) {
   need(recorded || model.layers > 0, "model.layers", "missing; give it, or a model.preset");
   check_scale(study, need);
   check_stopping(parsed, need);
+  check_serving(parsed, need);
   check_length(study, need);
   check_slots(parsed);
 }
@@ -331,7 +391,7 @@ std::string to_toml(const Study& study) {
   std::string section;
   for (const auto& key : keys()) {
     const auto value = key.write(study);
-    if (value.empty()) {
+    if (value.empty() || (key.name.starts_with("serving.") && !study.serves())) {
       continue;
     }
     const auto dot = key.name.find('.');

@@ -41,6 +41,13 @@ std::vector<Condition> conditions_of(const Study& study) {
   return conditions;
 }
 
+std::vector<std::optional<double>> rates_of(const Study& study) {
+  if (study.serving.rates.empty()) {
+    return {std::nullopt};
+  }
+  return {study.serving.rates.begin(), study.serving.rates.end()};
+}
+
 /// A pool is so many times what the draws of a size take together: they hardly overlap then.
 constexpr int kPoolPart = 4;
 
@@ -72,7 +79,10 @@ std::vector<PhaseSpec> settings_of(const Study& study, int repeat) {
           setting.slots_per_device = slots_per_device(study, scaling, devices);
           setting.even_load = without.skew;
           setting.equal_fleet = without.differences;
-          settings.push_back(setting);
+          for (const auto& rate : rates_of(study)) {
+            setting.rate = rate;
+            settings.push_back(setting);
+          }
         }
       }
     }
@@ -114,8 +124,9 @@ std::int64_t phases_of(const Study& study) {
   }
   const std::size_t caps = std::max<std::size_t>(study.conditions.power_cap_w.size(), 1);
   double phases = repeats;
-  for (const std::size_t levels : {study.fleet.scaling.size(), causes_of(study).size(), caps,
-                                   study.conditions.heat.size(), study.placement.policies.size()}) {
+  for (const std::size_t levels :
+       {study.fleet.scaling.size(), causes_of(study).size(), rates_of(study).size(), caps,
+        study.conditions.heat.size(), study.placement.policies.size()}) {
     phases *= static_cast<double>(levels);
   }
   return static_cast<std::int64_t>(std::min(phases, static_cast<double>(kManyPhases)));

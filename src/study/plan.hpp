@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,8 @@ struct PhaseSpec {
   int slots_per_device = 0;  ///< expert slots of a layer on each device
   bool even_load = false;    ///< all experts equally popular
   bool equal_fleet = false;  ///< all modelled GPUs nominal but for their run noise
+  /// Requests per second and device; none: not given, or no requests at all.
+  std::optional<double> rate = {};
 };
 
 /// The study's phases in the order in which they run.

@@ -18,6 +18,10 @@ enum class Recompute { between_phases, on_drift, once };
 enum class Profiling { condition, once };
 enum class Scaling { strong, weak };
 enum class Draw { nodes, devices };
+enum class Arrivals { poisson, bursty, uniform, recorded };
+enum class Lengths { sonnet, sharegpt, fixed };
+enum class ServingMode { mixed, prefill, decode };
+enum class Disturbance { none, hot_aisle, capped, failing };
 
 /// Shape of one MoE layer and how many of them a step has. Gated experts: W1, W3 [intermediate,
 /// hidden], W2 [hidden, intermediate].
@@ -78,6 +82,34 @@ struct Phases {
   Profiling profile = Profiling::condition;
 };
 
+/// Requests instead of steps of one size. The shares are ViBE's for DeepSeek-V3 under balanced
+/// tokens (arXiv 2606.00735, kernel times): experts 49.2 % and all-to-all 24.5 % in prefill, 19.9 %
+/// and 22.1 % in decode.
+struct Serving {
+  std::vector<double> rates;  ///< requests/s per device
+  bool find_rate = false;     ///< instead: searches the highest rate that keeps `attainment`
+  double attainment = 0.9;
+  int requests = 1000;
+  Arrivals arrivals = Arrivals::poisson;
+  double burstiness = 0.25;  ///< shape of bursty arrivals' gamma distribution
+  std::string path;          ///< of recorded arrivals
+  std::vector<Lengths> lengths = {Lengths::sonnet};
+  int input_tokens = 1024;  ///< of fixed lengths
+  int output_tokens = 128;
+  ServingMode mode = ServingMode::mixed;
+  int token_budget = 8192;           ///< of a step, over all devices
+  int max_running = 256;             ///< requests in a step
+  double slo_ttft_ms = 0.0;          ///< 0: none
+  double slo_tpot_ms = 0.0;          ///< 0: none
+  double moe_share_prefill = 0.737;  ///< of a step's time, with all tokens even
+  double moe_share_decode = 0.42;
+  int share_tokens_prefill = 16384;  ///< tokens of the steps that have these shares
+  int share_tokens_decode = 256;
+  Disturbance disturbance = Disturbance::none;
+  int disturbed_device = 0;
+  double disturbed_at = 0.5;  ///< part of the requests that arrive before
+};
+
 struct Record {
   double telemetry_hz = 0.0;
   bool timelines = true;
@@ -95,7 +127,13 @@ struct Study {
   Conditions conditions;
   Placement placement;
   Phases phases;
+  Serving serving;
   Record record;
+
+  /// Whether phases serve requests.
+  [[nodiscard]] bool serves() const noexcept {
+    return !serving.rates.empty() || serving.find_rate || serving.arrivals == Arrivals::recorded;
+  }
 };
 
 /// Power cap and heat of a phase, as requested. No cap: the device's own limit stays.
@@ -115,5 +153,9 @@ std::string to_string(Recompute value);
 std::string to_string(Profiling value);
 std::string to_string(Scaling value);
 std::string to_string(Draw value);
+std::string to_string(Arrivals value);
+std::string to_string(Lengths value);
+std::string to_string(ServingMode value);
+std::string to_string(Disturbance value);
 
 }  // namespace moevar::study

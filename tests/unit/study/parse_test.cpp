@@ -157,7 +157,7 @@ TEST(Parse, OverrideErrorsNameTheOverride) {
 }
 
 TEST(Presets, AreThePublishedShapes) {
-  EXPECT_EQ(model_presets().size(), 13U);
+  EXPECT_EQ(model_presets().size(), 15U);
   for (const auto& preset : model_presets()) {
     const auto study =
         parse("[model]\npreset = \"" + preset.preset + "\"\n[fleet]\ndevices = 1\n", "s.toml")

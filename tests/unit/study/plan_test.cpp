@@ -7,6 +7,8 @@
 
 #include <gtest/gtest.h>
 
+#include "study/parse.hpp"
+
 namespace moevar::study {
 namespace {
 
@@ -169,6 +171,36 @@ TEST(Plan, LargeFleetsOfAPoolAreDrawnLessOften) {
   EXPECT_EQ(repeats.at(256).size(), 1U);
   EXPECT_EQ(repeats.at(512).size(), 1U);
   EXPECT_EQ(repeats.at(1024).size(), 1U);
+}
+
+TEST(Plan, RatesAreAFactorWithinACondition) {
+  auto study = parse(R"([model]
+preset = "qwen3-30b"
+[conditions]
+power_cap_w = [700, 500]
+[placement]
+policies = ["contiguous", "eplb"]
+[study]
+order = "listed"
+[serving]
+rates = [1.0, 2.0]
+)",
+                     "serving.toml", {})
+                   .study;
+  EXPECT_TRUE(study.serves());
+  const auto plan = make_plan(study);
+  ASSERT_EQ(plan.size(), 8U);
+  EXPECT_EQ(phases_of(study), 8);
+  EXPECT_EQ(plan[0].rate, 1.0);
+  EXPECT_EQ(plan[1].rate, 1.0);
+  EXPECT_EQ(plan[1].policy, "eplb");
+  EXPECT_EQ(plan[2].rate, 2.0);
+  EXPECT_FALSE(plan[2].new_condition) << "a rate changes nothing of the devices";
+  EXPECT_TRUE(plan[4].new_condition);
+  study.serving.rates.clear();
+  EXPECT_FALSE(study.serves());
+  EXPECT_EQ(make_plan(study).size(), 4U);
+  EXPECT_FALSE(make_plan(study).front().rate);
 }
 
 TEST(Plan, EveryRepeatOfAPoolIsANewFleet) {
