@@ -139,6 +139,10 @@ enum class Stream : std::uint64_t {
   weights = 0x77676874,
   activations = 0x61637476,
   fleet_draw = 0x64726177,
+  requests = 0x72657173,
+  request_kind = 0x6B696E64,
+  request_arrival = 0x61727269,
+  request_length = 0x6C656E67,
 };
 
 /// RandomKey(seed) narrowed to one use.

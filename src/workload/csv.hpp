@@ -30,6 +30,8 @@ class CsvReader {
   /// Throws unless the header has the column.
   void require(std::size_t column) const;
 
+  /// The row's field as it stands there, without blanks around it; valid until next().
+  [[nodiscard]] std::string_view text(std::size_t column) const { return field(column); }
   /// The row's field as a whole number from 0 to 2^31 − 2.
   [[nodiscard]] std::int64_t index(std::size_t column) const;
   /// The row's field as a number, which may be NaN or infinite.
