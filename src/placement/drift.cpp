@@ -65,15 +65,21 @@ void LoadDrift::solved(const Matrix<double>& planned) {
   if (steps_ == 0) {
     reference_ = planned;
   } else {
-    std::ranges::transform(sum_.flat(), reference_.flat().begin(), [&](std::int64_t tokens) {
-      return static_cast<double>(tokens) / static_cast<double>(kept());
-    });
+    reference_ = window_mean();
   }
   solved_at_ = steps_;
   if (trigger_) {
     quiet_until_ = steps_ + options_.check_every;
   }
   trigger_.reset();
+}
+
+Matrix<double> LoadDrift::window_mean() const {
+  Matrix<double> mean(sum_.shape());
+  std::ranges::transform(sum_.flat(), mean.flat().begin(), [&](std::int64_t tokens) {
+    return static_cast<double>(tokens) / static_cast<double>(kept());
+  });
+  return mean;
 }
 
 void LoadDrift::step(std::span<const std::uint32_t> loads) {
@@ -85,9 +91,15 @@ void LoadDrift::step(std::span<const std::uint32_t> loads) {
     row[i] = loads[i];
   }
   ++steps_;
-  if (!trigger_ && steps_ % options_.check_every == 0 && steps_ > quiet_until_) {
+  if (!trigger_ && steps_ % options_.check_every == 0 && steps_ > quiet_until_ && enough()) {
     check();
   }
+}
+
+bool LoadDrift::enough() const {
+  const auto layer = sum_.row(0);
+  return static_cast<double>(std::accumulate(layer.begin(), layer.end(), std::int64_t{0})) >=
+         options_.least_per_expert * static_cast<double>(layer.size());
 }
 
 void LoadDrift::check() {

@@ -21,6 +21,9 @@ namespace moevar::placement {
 struct DriftOptions {
   int window = 100;      ///< latest steps whose mean loads are compared
   int check_every = 10;  ///< steps from check to check, and of quiet after a new placement
+  /// Tokens of a layer in the window, times its experts, below which no check is made: few tokens
+  /// scatter, and the distance of n of them from their own mean is about 1 ÷ (2 n).
+  double least_per_expert = 0.0;
   double cosine = 0.05;  ///< distance of a layer's mean loads from the reference
   /// Relative change of a layer's tokens, which a cosine does not see. A fifth: well within the
   /// range that speed models are measured for (half beyond the heaviest load), and beyond what
@@ -59,6 +62,8 @@ class LoadDrift {
   void step(std::span<const std::uint32_t> loads);
 
   [[nodiscard]] const std::optional<LoadTrigger>& trigger() const noexcept { return trigger_; }
+  /// Mean loads of the latest steps, [layers][experts]; at least one step has been run.
+  [[nodiscard]] Matrix<double> window_mean() const;
 
   /// All that it has seen, for another object of the same shape and options to go on from.
   void save(ArchiveWriter& archive) const;
@@ -69,6 +74,7 @@ class LoadDrift {
   template <class Self, class Archive>
   static void visit(Self& self, Archive& archive);
   [[nodiscard]] std::int64_t kept() const noexcept;
+  [[nodiscard]] bool enough() const;
   void check();
 
   DriftOptions options_;

@@ -71,6 +71,16 @@ TEST(LoadDrift, TheWindowsMeanDecidesNotTheLatestStep) {
   EXPECT_EQ(fires_after(old, turned(0.5), 200), 50) << "only the window counts";
 }
 
+TEST(LoadDrift, FewTokensAreNotChecked) {
+  DriftOptions options;
+  options.least_per_expert = 30.0 * 1000.0 / 2.0;  // thirty steps' worth
+  auto drift = detector(turned(0.0), options);
+  EXPECT_EQ(fires_after(drift, turned(0.5), 100), 30);
+  const auto mean = drift.window_mean();
+  EXPECT_EQ(mean(0, 0), 500.0);
+  EXPECT_EQ(mean(1, 1), 500.0);
+}
+
 TEST(LoadDrift, CosineIsBlindToScaledLoadsAndMagnitudeIsNot) {
   DriftOptions as_published;
   as_published.magnitude = INFINITY;
