@@ -86,11 +86,21 @@ class PlanCommand : public Command {
     fmt::print("\nphase  repeat  devices  experts  cap W  heat        policy\n");
     for (const auto& phase : plan) {
       const auto& cap = phase.condition.power_cap_w;
-      fmt::print("{:>5}  {:>6}  {:>7}  {:>7}  {:>5}  {:<10}  {}{}{}{}\n", phase.index, phase.repeat,
-                 phase.devices, phase.experts, cap ? fmt::format("{:g}", *cap) : "own",
-                 to_string(phase.condition.heat), phase.policy,
+      fmt::print("{:>5}  {:>6}  {:>7}  {:>7}  {:>5}  {:<10}  {}{}{}{}{}\n", phase.index,
+                 phase.repeat, phase.devices, phase.experts,
+                 cap ? fmt::format("{:g}", *cap) : "own", to_string(phase.condition.heat),
+                 phase.policy,
+                 phase.rate ? fmt::format(", {:g} requests/s per device", *phase.rate) : "",
                  phase.even_load ? ", even load" : "", phase.equal_fleet ? ", equal GPUs" : "",
                  phase.new_condition ? "   (new condition)" : "");
+    }
+    if (study.serves()) {
+      fmt::print("\n{} phases of {} requests{}; {} on {} rank{}\n", plan.size(),
+                 study.serving.requests,
+                 study.serving.find_rate ? ", each served at several rates" : "",
+                 rough_duration(run::estimate_seconds(study, kind, plan, ranks_)), ranks_,
+                 ranks_ == 1 ? "" : "s");
+      return;
     }
     fmt::print("\n{} phases of {} warm-up and {}{} measured steps; {} on {} rank{}\n", plan.size(),
                study.phases.warmup_steps, study.phases.precision > 0.0 ? "at most " : "",

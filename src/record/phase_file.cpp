@@ -65,6 +65,9 @@ void write_factors(const hdf5::Group& group, const PhaseRecord& phase) {
   group.set_attribute("stop_reason", phase.stop_reason);
   integer("moved_experts", phase.moved_experts);
   integer("moved_bytes", phase.moved_bytes);
+  if (phase.cell.serving) {
+    group.set_attribute("rate", phase.cell.serving->rate);
+  }
 }
 
 void write_totals(const hdf5::Group& phase, const timeline::LayerTotals& totals) {
@@ -153,7 +156,8 @@ struct Gathered {
 
 Gathered gather(const mpi::Communicator& comm, const PhaseRecord& phase) {
   Gathered all{gather_telemetry(comm, phase.telemetry), {}};
-  const auto mine = timeline::totals_by_device(phase.mine);
+  const auto mine =
+      phase.device_totals ? *phase.device_totals : timeline::totals_by_device(phase.mine);
   for (auto part : timeline::DeviceTotals::kParts) {
     (all.device.*part).resize(comm.is_root() ? phase.fleet.size() : 0);
     comm.gather(std::span<const std::int64_t>(mine.*part),
@@ -171,6 +175,9 @@ void write_rest(const hdf5::File& file, const hdf5::Group& group, const PhaseRec
   write_device_totals(group, gathered.device);
   write_placement(group, phase);
   write_speeds(group, phase);
+  if (phase.serving != nullptr) {
+    write_serving(group, *phase.serving);
+  }
   write_telemetry(group, phase.state, gathered.telemetry);
   write_timing(file, phase);
   write_resume(file, phase);
@@ -299,7 +306,10 @@ std::uintmax_t most_bytes(const PhaseRecord& phase, bool with_timelines) {
   constexpr std::uintmax_t kStepBytes = 2 * sizeof(double) + sizeof(std::uint32_t);
   const auto shape = timeline_shape(phase);
   const auto calls = shape[1] * shape[2];
-  return kStructure + phase.to_resume.size() +
+  constexpr std::uintmax_t kRowBytes = 64;  // of a request, or a step of serving
+  const auto rows =
+      phase.serving == nullptr ? 0 : phase.serving->requests.size() + phase.serving->steps.size();
+  return kStructure + phase.to_resume.size() + rows * kRowBytes +
          (with_timelines ? shape[0] * calls * kTimelineBytes : 0) + calls * kTotalsBytes +
          shape[0] * shape[1] * kStepBytes + phase.placement.expert_of_slot.size() * kSlotBytes +
          shape[0] * kDeviceBytes;

@@ -13,6 +13,7 @@
 #include "placement/speed_model.hpp"
 #include "record/manifest.hpp"
 #include "record/recorded_run.hpp"
+#include "record/serving_record.hpp"
 #include "record/summary.hpp"
 #include "study/plan.hpp"
 #include "system/mpi.hpp"
@@ -60,7 +61,10 @@ struct PhaseRecord {
   std::string solved_because;            ///< why `placement` is this one: results/README.md
   std::string stop_reason = "fixed";     ///< why its steps ended: results/README.md
   bool per_step = false;                 ///< `placement` is that of the first of many
-  const CellSummary& cell;               ///< its row of summary.json
+  /// Of this rank's devices, where `mine` has no steps.
+  std::optional<timeline::DeviceTotals> device_totals = {};
+  const ServingRecord* serving = nullptr;  ///< where it served requests
+  const CellSummary& cell;                 ///< its row of summary.json
   std::string to_resume = {};  ///< bytes that the run wants back where it goes on after this phase
 };
 

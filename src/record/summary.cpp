@@ -110,6 +110,10 @@ nlohmann::ordered_json to_json(const CellSummary& cell) {
   json["migrate_ms"] = cell.migrate_ms;
   json["predicted_layer_us"] = cell.predicted_layer_us;
   json["lower_bound_layer_us"] = cell.lower_bound_layer_us;
+  if (cell.serving) {
+    json["rate"] = cell.serving->rate;
+    json["serving"] = to_json(*cell.serving);
+  }
   return json;
 }
 
@@ -157,6 +161,10 @@ CellSummary from_json(const nlohmann::ordered_json& json) {
   cell.migrate_ms = number_or_none(json.at("migrate_ms"));
   cell.predicted_layer_us = number_or_none(json.at("predicted_layer_us"));
   cell.lower_bound_layer_us = number_or_none(json.at("lower_bound_layer_us"));
+  if (json.contains("serving")) {
+    cell.serving = serving_from_json(json.at("serving"));
+    cell.serving->rate = number_or_none(json.at("rate"));
+  }
   return cell;
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "placement/placement.hpp"
+#include "record/serving_record.hpp"
 #include "study/plan.hpp"
 #include "timeline/timeline.hpp"
 
@@ -48,6 +49,7 @@ struct CellSummary {
   double migrate_ms = 0;
   double predicted_layer_us = 0;  ///< mean over layers of the placement's predicted expert time
   double lower_bound_layer_us = 0;
+  std::optional<ServingSummary> serving;  ///< where the phase served requests
 };
 
 /// Statistics of one phase. Quantiles are nearest-rank. Pure.

@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include "record/serving_table.hpp"
 #include "record/summary.hpp"
 
 namespace moevar::record {
@@ -26,6 +27,10 @@ struct Widths {
 };
 constexpr Widths kWidths;
 
+double rate_of(const CellSummary& cell) {
+  return cell.serving && !cell.serving->search ? cell.serving->rate : 0.0;
+}
+
 /// One condition: what the policies in a block of rows have in common. Sorts by fleet size, then
 /// from the own limit down to the lowest.
 struct ConditionKey {
@@ -36,6 +41,7 @@ struct ConditionKey {
   std::string workload;
   bool even_load = false;
   bool equal_fleet = false;
+  double rate = 0.0;  ///< of requests, where it is a factor
 
   explicit ConditionKey(const CellSummary& cell)
       : scaling(cell.scaling),
@@ -44,11 +50,12 @@ struct ConditionKey {
         heat(cell.heat),
         workload(cell.workload),
         even_load(cell.even_load),
-        equal_fleet(cell.equal_fleet) {}
+        equal_fleet(cell.equal_fleet),
+        rate(rate_of(cell)) {}
   bool operator<(const ConditionKey& other) const {
-    return std::tie(scaling, devices, minus_cap_w, heat, workload, even_load, equal_fleet) <
+    return std::tie(scaling, devices, minus_cap_w, heat, workload, even_load, equal_fleet, rate) <
            std::tie(other.scaling, other.devices, other.minus_cap_w, other.heat, other.workload,
-                    other.even_load, other.equal_fleet);
+                    other.even_load, other.equal_fleet, other.rate);
   }
 };
 
@@ -137,9 +144,10 @@ std::string labels(const CellSummary& cell) {
 std::string title(const CellSummary& cell) {
   const auto cap = cell.power_cap_w ? fmt::format("{:g} W", *cell.power_cap_w) : "own limit";
   return fmt::format(
-      "{} device{} · {} · {} · {}{}{}{}{}", cell.devices, cell.devices == 1 ? "" : "s", cap,
+      "{} device{} · {} · {} · {}{}{}{}{}{}", cell.devices, cell.devices == 1 ? "" : "s", cap,
       cell.heat, cell.workload,
       cell.scaling == study::Scaling::weak ? fmt::format(" · weak: {} experts", cell.experts) : "",
+      rate_of(cell) > 0.0 ? fmt::format(" · {:g} requests/s per device", rate_of(cell)) : "",
       cell.even_load ? " · even load" : "", cell.equal_fleet ? " · equal GPUs" : "", labels(cell));
 }
 
@@ -185,7 +193,9 @@ std::string block(const std::map<std::string, Cells>& rows,
   for (const auto& policy : policies) {
     const auto found = rows.find(policy);
     if (found != rows.end()) {
-      text += row(policy, found->second, base_us, found == base, unit_us);
+      text += found->second.front()->serving
+                  ? serving_row(policy, found->second)
+                  : row(policy, found->second, base_us, found == base, unit_us);
     }
   }
   return text;
@@ -209,11 +219,17 @@ std::string render_table(const Summary& summary) {
 
   std::string text = fmt::format("{} on {} devices{}\n", summary.study, summary.device,
                                  summary.complete ? "" : " (not complete)");
-  text += rule() + headings(milliseconds ? "ms" : "µs", policies.front()) + rule();
+  const bool serves = summary.cells.front().serving.has_value();
+  text += rule();
+  text += serves ? serving_headings() : headings(milliseconds ? "ms" : "µs", policies.front());
+  text += rule();
   for (const auto& [key, rows] : conditions) {
     text += block(rows, policies, unit_us);
   }
   text += rule();
+  if (serves) {
+    return text + serving_legend();
+  }
   text +=
       "straggler tax: layer time ÷ mean busy time over devices − 1.  load imbalance: busiest "
       "device ÷ mean.\nidle: waiting for the slowest device.  gap: slowest − fastest device's "

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -30,6 +31,15 @@ struct PhaseSteps {
   [[nodiscard]] const placement::Placement& placement_of(std::size_t step) const {
     return placements.size() == 1 ? placements.front() : placements[step];
   }
+};
+
+/// What a backend that really runs steps has to prepare for serving.
+struct ServingSetup {
+  int phase = 0;
+  const workload::Routing& routing;
+  const placement::Placement& placement;
+  std::int64_t first_step = 0;
+  std::int64_t most_tokens = 0;  ///< of a step, over all devices
 };
 
 /// What moving experts to a new placement took.
@@ -81,6 +91,27 @@ class Backend {
   /// Runs warm-up and measured steps. Throws CheckError where it cannot change the placement from
   /// step to step and is asked to.
   virtual PhaseResult run(const PhaseSteps& steps) = 0;
+
+  /// Whether steps take the time that passes meanwhile; else the time that they say.
+  [[nodiscard]] virtual bool real_time() const { return false; }
+  /// Makes ready to serve requests from the placement of move_to(), in steps of up to `most_tokens`
+  /// over all devices.
+  virtual void start_serving(const ServingSetup& /*setup*/) {}
+  /// One step of any size up to that: `step` has one of them, without warm-up.
+  virtual PhaseResult serve(const PhaseSteps& step) { return run(step); }
+  /// Time of a layer without its experts, tokens spread evenly. Between start_serving() and the
+  /// next placement. Throws CheckError where the backend serves no requests.
+  [[nodiscard]] virtual double exchange_us(std::int64_t tokens) const;
+  /// What speed models say that a step's layers take; nothing where steps are computed from them
+  /// anyway.
+  [[nodiscard]] virtual std::optional<double> foresee_us(
+      const PhaseSteps& /*step*/, const placement::SpeedModels& /*speeds*/) const {
+    return std::nullopt;
+  }
+  /// Slows a device from now on, at once in its steady state, until calm(). Throws CheckError where
+  /// that cannot be done to this kind of device, EnvironmentError where it is not in one.
+  virtual void disturb(DeviceId device, study::Disturbance how);
+  virtual void calm() {}
 };
 
 }  // namespace moevar::run

@@ -30,7 +30,11 @@ void blame(const study::ParsedStudy& parsed, std::string_view key, const Work& w
 void check_sizes(const study::ParsedStudy& parsed) {
   const auto& study = parsed.study;
   const int largest = std::ranges::max(study.fleet.devices);
-  const std::int64_t tokens = std::int64_t{study.workload.tokens_per_device} * largest;
+  const bool budget =
+      study.serves() &&
+      study.serving.token_budget > std::int64_t{study.workload.tokens_per_device} * largest;
+  const std::int64_t tokens = budget ? std::int64_t{study.serving.token_budget}
+                                     : std::int64_t{study.workload.tokens_per_device} * largest;
   int slots = 0;
   for (const auto scaling : study.fleet.scaling) {
     slots = std::max(slots, study::slots_per_device(study, scaling, largest));
@@ -38,8 +42,8 @@ void check_sizes(const study::ParsedStudy& parsed) {
   const std::int64_t on_one_device = tokens * std::min(study.model.top_k, slots);
   if (on_one_device > std::numeric_limits<std::uint32_t>::max()) {
     throw InputError(fmt::format(
-        "{}: {} tokens × {} devices could put {} tokens on one device; at most {} can be counted",
-        parsed.at("workload.tokens_per_device"), study.workload.tokens_per_device, largest,
+        "{}: the {} tokens of a step could put {} on one device; at most {} can be counted",
+        parsed.at(budget ? "serving.token_budget" : "workload.tokens_per_device"), tokens,
         on_one_device, std::numeric_limits<std::uint32_t>::max()));
   }
 }
@@ -99,6 +103,36 @@ void check_device_keys(const study::ParsedStudy& parsed, study::DeviceKind kind)
                                    parsed.at(key), to_string(kind)));
     }
   }
+}
+
+/// What serving needs of devices and policies.
+void check_serving(const study::ParsedStudy& parsed, study::DeviceKind kind) {
+  const auto& study = parsed.study;
+  if (!study.serves()) {
+    return;
+  }
+  const auto refuse = [&](bool wrong, std::string_view key, std::string_view right) {
+    if (wrong) {
+      throw InputError(fmt::format("{}: {}", parsed.at(key), right));
+    }
+  };
+  for (const auto& name : study.placement.policies) {
+    refuse(placement::find_policy(name).per_step(), "placement.policies",
+           fmt::format("{} plans every step anew, and serving knows no step before it comes; leave "
+                       "it out",
+                       name));
+  }
+  const bool model = kind == study::DeviceKind::model;
+  refuse(!model && study.placement.recompute == study::Recompute::on_drift, "placement.recompute",
+         R"(only "model" devices move experts while they serve; "between-phases" or "once")");
+  refuse(study.record.telemetry_hz > 0.0, "record.telemetry_hz",
+         "phases that serve requests take no telemetry; 0 is right");
+  refuse(!model && study.serving.disturbance != study::Disturbance::none, "serving.disturbance",
+         R"(only "model" devices can be slowed)");
+  refuse(!model && study.serving.find_rate, "serving.find_rate",
+         "a search takes many runs in real time, at low rates long ones; give serving.rates");
+  refuse(model && study.conditions.heat != std::vector{study::Heat::soaked}, "conditions.heat",
+         R"(requests are served in thermal steady state; "soaked" is right)");
 }
 
 /// Where fleets are drawn from: whole nodes must make up the pool.
@@ -167,6 +201,7 @@ void check_study(const study::ParsedStudy& parsed) {
   check_placement_keys(parsed, kind);
   check_conditions(parsed, kind);
   check_device_keys(parsed, kind);
+  check_serving(parsed, kind);
   check_pool(parsed);
   check_sizes(parsed);
 }

@@ -384,6 +384,18 @@ void CpuBackend::measure_with_telemetry(const PhaseSteps& steps, PhaseResult& re
   telemetry.counted = {timeline::counted_between(before[me], after[me])};
 }
 
+void CpuBackend::check_reference(double& error, int phase) const {
+  mpi::on_all(comm_, [&] {
+    if (error > kLargestError) {
+      throw CheckError(
+          fmt::format("phase {}: outputs of device {} differ from the dense reference by {:.2g}; "
+                      "at most {:.0e} is right",
+                      phase, comm_.rank(), error, kLargestError));
+    }
+  });
+  comm_.all_reduce_max(std::span(&error, 1));
+}
+
 PhaseResult CpuBackend::run(const PhaseSteps& steps) {
   check_steps(steps);
   PhaseResult result;
@@ -400,21 +412,12 @@ PhaseResult CpuBackend::run(const PhaseSteps& steps) {
       run_step(steps, steps.first_step - 1, nullptr, 0);  // what came between has cooled caches
     }
   }
-  mpi::on_all(comm_, [&] {
-    if (result.reference_error > kLargestError) {
-      throw CheckError(
-          fmt::format("phase {}: outputs of device {} differ from the dense reference by {:.2g}; "
-                      "at most {:.0e} "
-                      "is right",
-                      steps.phase, comm_.rank(), result.reference_error, kLargestError));
-    }
-  });
+  check_reference(result.reference_error, steps.phase);
   if (keeper_) {
     measure_with_telemetry(steps, result);
   } else if (active()) {
     (void)measure(steps, result);
   }
-  comm_.all_reduce_max(std::span(&result.reference_error, 1));
   comm_.all_reduce_max(std::span(&result.telemetry.polling_s, 1));
   comm_.all_reduce_max(std::span(&result.clock_residual_ns, 1));
   result.totals = timeline::reduce_totals(comm_, timeline::totals_of(result.mine));

@@ -46,6 +46,18 @@ class CpuBackend final : public Backend {
   Migration move_to(const placement::Placement& placement) override;
   PhaseResult run(const PhaseSteps& steps) override;
 
+  [[nodiscard]] bool real_time() const override { return true; }
+  /// Draws the routes of some steps of the largest size, of which every step takes its part,
+  /// whatever kind its requests are of; sets the clocks once, before the first step; checks outputs
+  /// against the dense reference; times layers of several sizes for exchange_us(). Every device
+  /// takes as many tokens of a step, the first of its own: a step's tokens are rounded up. Throws
+  /// CheckError as run() does, EnvironmentError where routes do not fit in memory.
+  void start_serving(const ServingSetup& setup) override;
+  PhaseResult serve(const PhaseSteps& step) override;
+  [[nodiscard]] double exchange_us(std::int64_t tokens) const override;
+  [[nodiscard]] std::optional<double> foresee_us(
+      const PhaseSteps& step, const placement::SpeedModels& speeds) const override;
+
   /// All outputs of this rank's tokens in one step, [layers][tokens][hidden]; empty on ranks
   /// without a device. Collective; times nothing.
   Tensor<float, 3> outputs(const PhaseSteps& steps, std::int64_t step);
@@ -79,6 +91,13 @@ class CpuBackend final : public Backend {
   PhaseClock measure(const PhaseSteps& steps, PhaseResult& result);
   void measure_with_telemetry(const PhaseSteps& steps, PhaseResult& result);
   std::vector<double> time_experts(fleet::CpuDevice& device, const std::vector<double>& grid);
+  /// Tokens that each device takes of a step.
+  [[nodiscard]] std::size_t tokens_each(std::int64_t tokens) const;
+  void draw_routes(const ServingSetup& setup);
+  void run_routed(std::size_t route, std::size_t tokens, timeline::Stamps& stamps);
+  void check_reference(double& error, int phase) const;
+  void check_routes_fit(std::size_t bytes) const;
+  void time_exchange();
 
   const mpi::Communicator& comm_;
   study::ModelShape model_;
@@ -94,6 +113,19 @@ class CpuBackend final : public Backend {
   std::unique_ptr<CpuLayer> layer_;
   StepRoute route_;
   std::vector<double> step_seconds_;
+
+  /// What serving draws from: [step][layer], tokens of all devices in order × top_k each.
+  struct Route {
+    Matrix<std::int32_t> experts;
+    Matrix<std::int32_t> slots;
+  };
+  std::vector<Route> routes_;
+  const workload::Routing* serving_routing_ = nullptr;
+  timeline::ClockFit serving_clock_;
+  Nanoseconds serving_residual_ns_ = 0;
+  double serving_error_ = 0.0;          ///< against the dense reference
+  std::vector<double> exchange_grid_;   ///< tokens of a step ...
+  std::vector<double> exchange_times_;  ///< ... and µs of a layer without its experts
 };
 
 }  // namespace moevar::run

@@ -54,10 +54,11 @@ void CpuLayer::reserve(std::int64_t received_rows) {
 
 LayerStamps CpuLayer::run(int layer, std::span<const std::int32_t> experts,
                           std::span<const std::int32_t> slots, fleet::CpuDevice& device) {
-  gating::scores_cpu(gate_, x_, routers_.row(layer), scores_);
+  const auto x = std::span(x_).first(experts.size() / top_k_ * hidden_);
+  gating::scores_cpu(gate_, x, routers_.row(layer), scores_);
   gating::softmax_cpu(gate_, scores_, experts, weights_);
   token_exchange::plan(slots, permutation_);
-  token_exchange::permute_cpu(hidden_, top_k_, permutation_, x_, rows_);
+  token_exchange::permute_cpu(hidden_, top_k_, permutation_, x, rows_);
   const std::int64_t received =
       exchange_.dispatch(rows_, permutation_.rows_per_slot, rows_from_, received_);
   token_exchange::group_cpu(hidden_, rows_from_, next_, received_, expert_in_);

@@ -35,12 +35,12 @@ class CpuLayer {
   /// Room for that many received rows; not to be called in a timed span.
   void reserve(std::int64_t received_rows);
 
-  /// Runs a layer for forced `experts` of the device's tokens, [tokens][top_k], at `slots` of the
-  /// fleet, of the same shape. Collective over the devices; allocates nothing.
+  /// Runs a layer for forced `experts` of the device's first tokens, [tokens][top_k], at `slots` of
+  /// the fleet, of the same shape. Collective over the devices; allocates nothing.
   LayerStamps run(int layer, std::span<const std::int32_t> experts,
                   std::span<const std::int32_t> slots, fleet::CpuDevice& device);
 
-  /// What the latest run() gave, [tokens][hidden].
+  /// What the latest run() gave, [tokens][hidden]; beyond its tokens what earlier ones left.
   [[nodiscard]] std::span<const float> outputs() const noexcept { return outputs_; }
 
   /// Bytes that it holds besides what reserve() adds.

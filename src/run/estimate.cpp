@@ -16,10 +16,40 @@ constexpr double kSecondsRecorded = 300e-9;       // its timeline compressed and
 constexpr double kSecondsPerPhase = 0.02;         // files made safe on disk
 constexpr double kFlopsPerCore = 30e9;            // SGEMM on one core
 constexpr double kSecondsPerSoak = 0.3e-3;        // a modelled GPU brought to a thermal state
+constexpr double kSearched = 10.0;                // runs of a search for a rate
+constexpr double kAnswersAtOnce = 200.0;          // requests that a step of many serves
+constexpr double kPromptsAtOnce = 3.0;            // where answers are one token
 constexpr double kWindowsPerSoak = 3.0;           // a real one, in windows of steadiness
+
+/// A phase that serves requests; one with recorded ones is taken to be like them.
+double seconds_of_requests(const study::Study& study, study::DeviceKind kind,
+                           const study::PhaseSpec& phase) {
+  const auto& serving = study.serving;
+  const double runs = serving.find_rate ? kSearched : 1.0;
+  if (kind != study::DeviceKind::model) {
+    return runs * serving.requests / (phase.rate.value_or(1.0) * phase.devices);
+  }
+  double answer = 0.0;
+  for (const auto lengths : serving.lengths) {
+    answer += (lengths == study::Lengths::sonnet     ? 128.0
+               : lengths == study::Lengths::sharegpt ? 201.0
+                                                     : serving.output_tokens) /
+              static_cast<double>(serving.lengths.size());
+  }
+  const double steps = serving.requests * (serving.mode == study::ServingMode::prefill
+                                               ? 1.0 / kPromptsAtOnce
+                                               : std::max(answer / kAnswersAtOnce, 0.1));
+  const double calls = steps * study.model.layers;
+  return runs * calls *
+             (phase.experts * kSecondsPerCount + phase.devices * kSecondsPerDeviceLayer) +
+         kSecondsPerPhase;
+}
 
 double seconds_of(const study::Study& study, study::DeviceKind kind, const study::PhaseSpec& phase,
                   int ranks) {
+  if (study.serves()) {
+    return seconds_of_requests(study, kind, phase);
+  }
   const double layers = study.model.layers;
   const int steps = most_steps(study.phases);
   const double measured = steps * layers;

@@ -17,6 +17,17 @@ const workload::Routing& LoadWindows::routing_of(const study::PhaseSpec& phase) 
   return *other_;
 }
 
+const workload::Routing& LoadWindows::routing_of(const study::PhaseSpec& phase, int kind) {
+  if (kind == 0 || study_.workload.kind != study::WorkloadKind::synthetic) {
+    return routing_of(phase);
+  }
+  auto& routing = kinds_[{kind, phase.experts, phase.even_load}];
+  if (routing == nullptr) {
+    routing = synthetic_routing(study_, phase.experts, phase.even_load, kind);
+  }
+  return *routing;
+}
+
 const workload::Loads& LoadWindows::loads_of(const study::PhaseSpec& phase, int segment) {
   const auto known = std::ranges::find_if(windows_, [&](const Window& w) {
     return w.devices == phase.devices && w.experts == phase.experts && w.even == phase.even_load &&

@@ -1,7 +1,9 @@
 #pragma once
 
 #include <list>
+#include <map>
 #include <memory>
+#include <tuple>
 
 #include "run/routing_source.hpp"
 #include "study/plan.hpp"
@@ -23,6 +25,9 @@ class LoadWindows {
   /// The study's own, or what it becomes with other experts or without skew. Valid until another
   /// one has been asked for.
   const workload::Routing& routing_of(const study::PhaseSpec& phase);
+  /// The n-th kind of a study's requests: synthetic ones have experts of their own that are
+  /// popular; recorded ones have one popularity for all. `kind` 0 is routing_of(phase).
+  const workload::Routing& routing_of(const study::PhaseSpec& phase, int kind);
 
   /// The measured steps of a segment. The two windows of a repeat serve all its phases with the
   /// same fleet size and routing, and the second of them the next repeat, so those two are kept:
@@ -49,6 +54,8 @@ class LoadWindows {
   Segments segments_;
   std::unique_ptr<workload::Routing> other_;
   bool other_is_even_ = false;
+  std::map<std::tuple<int, int, bool>, std::unique_ptr<workload::Routing>>
+      kinds_;  ///< by kind, experts, evenness
   std::list<Window> windows_;
 };
 

@@ -81,7 +81,6 @@ ModelBackend::ModelBackend(const mpi::Communicator& comm, const study::Fleet& fl
       model_(model),
       seed_(seed),
       devices_(checked_devices(fleet, devices, tokens_per_device)),
-      tokens_per_device_(tokens_per_device),
       mine_(block_of(comm.rank(), comm.size(), devices)),
       links_(links_of(family_)),
       dispatch_(links_, devices, exchange::dispatch_bytes_per_token(model.hidden)),
@@ -113,6 +112,7 @@ ModelBackend::ModelBackend(const mpi::Communicator& comm, const study::Fleet& fl
 void ModelBackend::enter(const study::Condition& condition) {
   (void)conditions::requested_limit_w({family_.cap_min_w, family_.cap_max_w, family_.cap_max_w},
                                       condition.power_cap_w);
+  condition_ = condition;
   solve_states(condition);
   if (plant_) {
     bring_to(condition);
@@ -425,6 +425,7 @@ void ModelBackend::run_devices(std::span<const Worker> workers, const PhaseSteps
                                timeline::Timeline& timeline, Peaks peaks) const {
   const std::size_t layers = timeline.layers();
   const std::size_t slots = workers.empty() ? 0 : counts.extent(2) / workers.size();
+  const std::int64_t sent = (steps.tokens + devices_ - 1) / devices_ * model_.top_k;
   std::vector<SlotWork> works(layers);
   for (std::size_t device = 0; device < workers.size(); ++device) {
     for (std::size_t step = range.first; step < range.last; ++step) {
@@ -432,8 +433,8 @@ void ModelBackend::run_devices(std::span<const Worker> workers, const PhaseSteps
         works[layer] =
             SlotWork::of(counts.row(step - range.first, layer).subspan(device * slots, slots));
       }
-      run_device(workers[device], works, {steps.phase, step, steps.ran_before, device}, timeline,
-                 peaks);
+      run_device(workers[device], works, {steps.phase, step, steps.ran_before, device, sent},
+                 timeline, peaks);
     }
   }
 }
@@ -441,7 +442,6 @@ void ModelBackend::run_devices(std::span<const Worker> workers, const PhaseSteps
 void ModelBackend::run_device(const Worker& worker, std::span<const SlotWork> works,
                               const DeviceStep& at, timeline::Timeline& timeline,
                               Peaks peaks) const {
-  const auto sent = std::int64_t{tokens_per_device_} * model_.top_k;
   const auto tokens_row = timeline.tokens.row(at.device, at.step);
   const auto dispatch_row = timeline.dispatch_ns.row(at.device, at.step);
   const auto expert_row = timeline.expert_ns.row(at.device, at.step);
@@ -454,7 +454,7 @@ void ModelBackend::run_device(const Worker& worker, std::span<const SlotWork> wo
             ? worker.noise[repetition(at.phase, at.ran_before + at.step, layer)].normal()
             : 0.0;
     const double time_ns = worker.cost.time_ns(work) * (1.0 + worker.noise_sd * z);
-    const auto exchanged = std::max(sent, std::int64_t{work.tokens});
+    const auto exchanged = std::max(at.sent, std::int64_t{work.tokens});
     const Nanoseconds dispatch = dispatch_.time_ns(exchanged);
     const Nanoseconds expert =
         work.tokens == 0 ? 0 : std::max<Nanoseconds>(1, to_nanoseconds(time_ns));

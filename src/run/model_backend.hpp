@@ -85,6 +85,12 @@ class ModelBackend final : public Backend {
   /// don't fit each other.
   PhaseResult run(const PhaseSteps& steps) override;
 
+  [[nodiscard]] double exchange_us(std::int64_t tokens) const override;
+  /// hot_aisle: inlet air 15 °C warmer; capped: the device's limit lowered to 0.7 of it; failing:
+  /// kernels take 1.3 times as long.
+  void disturb(DeviceId device, study::Disturbance how) override;
+  void calm() override;
+
  private:
   /// One of this rank's devices, ready for the steps.
   struct Worker {
@@ -104,6 +110,7 @@ class ModelBackend final : public Backend {
     std::size_t step = 0;
     std::size_t ran_before = 0;  ///< steps of the phase in earlier calls
     std::size_t device = 0;
+    std::int64_t sent = 0;  ///< copies of the device's own tokens
   };
   /// Of [first, last).
   struct StepRange {
@@ -145,7 +152,6 @@ class ModelBackend final : public Backend {
   study::ModelShape model_;
   std::uint64_t seed_;
   int devices_;
-  int tokens_per_device_;
   DeviceRange mine_;
   exchange::Links links_;
   exchange::AllToAllCost dispatch_;
@@ -160,6 +166,15 @@ class ModelBackend final : public Backend {
   double ahead_s_ = 0.0;  ///< by which the plant's time is ahead of the steps'
   bool settled_ = true;   ///< in thermal steady state under load
   std::optional<placement::Placement> placed_;
+
+  /// A device that disturb() has slowed, as it was before.
+  struct Disturbed {
+    std::size_t device = 0;
+    fleet::GpuTraits gpu;
+    timeline::DeviceState state;
+  };
+  std::vector<Disturbed> disturbed_;  ///< latest last
+  study::Condition condition_;        ///< entered last
 };
 
 }  // namespace moevar::run

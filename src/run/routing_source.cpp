@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "base/error.hpp"
+#include "base/random.hpp"
 #include "base/units.hpp"
 #include "system/files.hpp"
 
@@ -52,7 +53,7 @@ std::unique_ptr<workload::Routing> load_routing(const study::ParsedStudy& parsed
 }
 
 std::unique_ptr<workload::Routing> synthetic_routing(const study::Study& study, int experts,
-                                                     bool even_load) {
+                                                     bool even_load, int kind) {
   workload::SyntheticSpec spec;
   if (even_load) {
     spec.skew = 0.0;
@@ -60,8 +61,11 @@ std::unique_ptr<workload::Routing> synthetic_routing(const study::Study& study, 
     const auto& of = study.workload;
     spec = {of.skew, of.burst, of.drift, study.model.experts};
   }
-  return workload::make_synthetic({study.model.layers, experts, study.model.top_k}, spec,
-                                  study.seed);
+  const auto seed =
+      kind == 0 ? study.seed
+                : random_stream(study.seed, Stream::request_kind)[static_cast<std::uint64_t>(kind)]
+                      .bits();
+  return workload::make_synthetic({study.model.layers, experts, study.model.top_k}, spec, seed);
 }
 
 std::unique_ptr<workload::Routing> share_routing(const mpi::Communicator& comm,

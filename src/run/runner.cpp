@@ -21,6 +21,7 @@
 #include "run/resumption.hpp"
 #include "run/routing_source.hpp"
 #include "run/sensors.hpp"
+#include "run/serving_run.hpp"
 #include "run/share.hpp"
 #include "system/files.hpp"
 #include "system/signals.hpp"
@@ -29,6 +30,9 @@
 namespace moevar::run {
 
 namespace {
+
+/// Workload steps kept for the requests of a repeat: more than any run of them takes.
+constexpr std::int64_t kServedSteps = std::int64_t{1} << 26;
 
 /// A study on its way through its plan. One per run, on every rank.
 class Runner {
@@ -40,13 +44,18 @@ class Runner {
         kind_(resolve_device(parsed)),
         plan_(study::make_plan(parsed.study)),
         routing_(share_routing(comm, parsed)),
-        segments_{parsed.study.phases.warmup_steps, most_steps(parsed.study.phases)},
+        recorded_(share_requests(comm, parsed)),
+        segments_{parsed.study.phases.warmup_steps, most_steps(parsed.study.phases),
+                  parsed.study.serves() ? kServedSteps : 0},
         loads_(comm_, study_, *routing_, segments_),
         placer_(comm_, study_) {
     study_.model.layers = routing_->shape().layers;
     // the largest fleet needs the most ranks, the one with most slots a device the most memory a
     // rank: they tell at once whether all of the plan can be had
-    mpi::on_root(comm_, [&] { check_routing(study_, segments_); });
+    mpi::on_root(comm_, [&] {
+      check_routing(study_, segments_);
+      check_requests(parsed, recorded_);
+    });
     check_memory(comm_, study_, plan_);
     for (auto most : {&study::PhaseSpec::devices, &study::PhaseSpec::slots_per_device}) {
       const auto backend =
@@ -133,7 +142,7 @@ class Runner {
   }
 
   /// Cells stand in the order of the study file, whatever the order in which their phases ran.
-  [[nodiscard]] std::array<std::ptrdiff_t, 8> place_of(const record::CellSummary& cell) const {
+  [[nodiscard]] std::array<std::ptrdiff_t, 9> place_of(const record::CellSummary& cell) const {
     const auto position = [](const auto& list, const auto& value) {
       return std::ranges::find(list, value) - list.begin();
     };
@@ -145,6 +154,7 @@ class Runner {
             std::ranges::find(study_.conditions.heat, cell.heat,
                               [](study::Heat heat) { return to_string(heat); }) -
                 study_.conditions.heat.begin(),
+            cell.serving ? position(study_.serving.rates, cell.serving->rate) : 0,
             position(study_.placement.policies, cell.policy),
             cell.repeat};
   }
@@ -222,7 +232,8 @@ class Runner {
     const int segment = Segments::run_by(phase.repeat);
     whereabouts::enter_stage("sampling loads");
     const auto& planned = loads_.loads_of(phase, Segments::planned_from(phase.repeat));
-    const auto& measured = loads_.loads_of(phase, segment);
+    // steps that requests make have loads of their own
+    const auto& measured = study_.serves() ? planned : loads_.loads_of(phase, segment);
     const auto mean_loads = workload::mean_loads(planned);
     whereabouts::enter_stage("entering the condition");
     enter(phase, mean_loads);
@@ -230,21 +241,23 @@ class Runner {
     const auto placing = placer_.place(phase, *backend_, {planned, measured, mean_loads});
     const auto& placement = placing.placements.front();
     const std::int64_t tokens = loads_.tokens_of_step(phase.devices);
-    const std::int64_t first_step = segments_.first_measured(segment);
+    const std::int64_t first_step =
+        study_.serves() ? segments_.first_served(phase.repeat) : segments_.first_measured(segment);
     whereabouts::enter_stage("settling");
     const auto state = backend_->settle();
     stop_if_asked(static_cast<std::size_t>(phase.index));  // bringing up the heat can take long
     whereabouts::enter_stage("steps");
-    const auto [result, stop_reason] =
-        measure(comm_, study_.phases, *backend_,
-                {phase.index, first_step, segments_.warmup_steps, tokens, loads_.routing_of(phase),
-                 measured, placing.placements});
-    placer_.watch(phase, measured, result.mine);
+    auto [result, stop_reason, served] =
+        study_.serves() ? serve(phase, placement, mean_loads)
+                        : steps(phase, first_step, measured, placing.placements);
     whereabouts::enter_stage("recording");
     const std::string workload = to_string(study_.workload.kind);
     auto cell = record::summarise(phase, workload, state, result.totals, placement, placing.because,
                                   placing.migration.moved_experts, placing.migration.time_ms);
     cell.stop_reason = stop_reason;
+    if (served) {
+      cell.serving = std::move(served->summary);
+    }
     writer.write({.spec = phase,
                   .workload = workload,
                   .heat = to_string(phase.condition.heat),
@@ -269,10 +282,48 @@ class Runner {
                   .solved_because = placing.because,
                   .stop_reason = stop_reason,
                   .per_step = placing.per_step,
+                  .device_totals = served ? std::optional(served->device_totals) : std::nullopt,
+                  .serving = served ? &served->record : nullptr,
                   .cell = cell,
                   .to_resume = placer_.state(phase)},
-                 study_.record.timelines);
+                 study_.record.timelines && !served);
     return cell;
+  }
+
+  /// What the steps of a phase were.
+  struct Ran {
+    PhaseResult result;
+    std::string stop_reason;
+    std::optional<ServingResult> served;
+  };
+
+  Ran steps(const study::PhaseSpec& phase, std::int64_t first_step, const workload::Loads& loads,
+            std::span<const placement::Placement> placements) {
+    auto [result, stop_reason] = measure(
+        comm_, study_.phases, *backend_,
+        {phase.index, first_step, segments_.warmup_steps, loads_.tokens_of_step(phase.devices),
+         loads_.routing_of(phase), loads, placements});
+    placer_.watch(phase, loads, result.mine);
+    return {std::move(result), std::move(stop_reason), std::nullopt};
+  }
+
+  Ran serve(const study::PhaseSpec& phase, const placement::Placement& placement,
+            const Matrix<double>& planned) {
+    const auto routing = [&](int kind) -> const workload::Routing& {
+      return loads_.routing_of(phase, kind);
+    };
+    auto served = serve_phase(comm_,
+                              {.study = study_,
+                               .phase = phase,
+                               .recorded = recorded_,
+                               .routing = routing,
+                               .first_step = segments_.first_served(phase.repeat),
+                               .rest = rest_[fleet_],
+                               .placement = placement,
+                               .speeds = placer_.speeds(),
+                               .planned = planned},
+                              *backend_);
+    return {std::move(served.steps), "requests", std::move(served)};
   }
 
   /// Takes up where the folder's earlier sessions ended: `recorded`, which rank 0 alone has, holds
@@ -414,6 +465,8 @@ class Runner {
   study::DeviceKind kind_;
   std::vector<study::PhaseSpec> plan_;
   std::unique_ptr<workload::Routing> routing_;
+  std::vector<workload::Request> recorded_;             ///< requests, where they come from a file
+  std::map<FleetKey, std::optional<RestOfStep>> rest_;  ///< real devices': timed once a fleet
   Segments segments_;
   LoadWindows loads_;
 
@@ -440,7 +493,9 @@ DeviceRange devices_of_rank(study::DeviceKind kind, const mpi::Communicator& com
 
 std::unique_ptr<Backend> make_backend(const mpi::Communicator& comm, const study::Study& study,
                                       study::DeviceKind kind, const study::PhaseSpec& phase) {
-  const int tokens = study.workload.tokens_per_device;
+  // room for the largest step
+  const int of_budget = (study.serving.token_budget + phase.devices - 1) / phase.devices;
+  const int tokens = std::max(study.workload.tokens_per_device, study.serves() ? of_budget : 0);
   auto model = study.model;
   model.experts = phase.experts;
   if (kind == study::DeviceKind::cpu) {

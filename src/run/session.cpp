@@ -60,12 +60,15 @@ record::Session describe_session(const mpi::Communicator& comm, record::Facts pr
 }
 
 std::vector<record::InputFile> inputs_of(const study::Study& study) {
-  const auto& path = study.workload.path;
-  if (study.workload.kind == study::WorkloadKind::synthetic || path.empty()) {
-    return {};
+  const bool synthetic = study.workload.kind == study::WorkloadKind::synthetic;
+  std::vector<record::InputFile> inputs;
+  for (const auto& path : {synthetic ? std::string() : study.workload.path, study.serving.path}) {
+    if (!path.empty()) {
+      inputs.push_back({path, static_cast<std::int64_t>(std::filesystem::file_size(path)),
+                        sha256_of_file(path)});
+    }
   }
-  return {
-      {path, static_cast<std::int64_t>(std::filesystem::file_size(path)), sha256_of_file(path)}};
+  return inputs;
 }
 
 }  // namespace moevar::run

@@ -127,7 +127,28 @@ FLEET_DATASETS = {
     "slot": ("F", "i4", "1"),
 }
 TIMING_DATASETS = {"rank": ("D", "i4", "rank")}
-STOP_REASONS = ("fixed", "precision", "max_n", "time_limit", "no_further_gain")
+SERVING_DATASETS = {
+    "serving/requests/intended_s": ("R", "f8", "s"),
+    "serving/requests/started_s": ("R", "f8", "s"),
+    "serving/requests/first_token_s": ("R", "f8", "s"),
+    "serving/requests/finished_s": ("R", "f8", "s"),
+    "serving/requests/input_tokens": ("R", "i4", "tokens"),
+    "serving/requests/output_tokens": ("R", "i4", "tokens"),
+    "serving/requests/kind": ("R", "i4", "1"),
+    "serving/steps/start_s": ("S", "f8", "s"),
+    "serving/steps/layers_ns": ("S", "i8", "ns"),
+    "serving/steps/rest_ns": ("S", "i8", "ns"),
+    "serving/steps/prefill_tokens": ("S", "i8", "tokens"),
+    "serving/steps/decode_tokens": ("S", "i8", "tokens"),
+    "serving/steps/running": ("S", "i4", "requests"),
+    "serving/steps/waiting": ("S", "i4", "requests"),
+}
+REARRANGEMENT_DATASETS = {
+    "serving/rearrangements/at_s": ("M", "f8", "s"),
+    "serving/rearrangements/moved_experts": ("M", "i8", "1"),
+    "serving/rearrangements/migrate_ms": ("M", "f8", "ms"),
+}
+STOP_REASONS = ("requests", "fixed", "precision", "max_n", "time_limit", "no_further_gain")
 
 checks = 0
 
@@ -217,8 +238,30 @@ def check_series(phase):
         check((times[count:] == 0).all(), f"{series.name}: device {device}: padding is not 0")
 
 
+def check_serving(phase):
+    """Requests pass in order, steps don't overlap, and no token is lost."""
+    requests = {name: data[...] for name, data in phase["serving/requests"].items()}
+    steps = {name: data[...] for name, data in phase["serving/steps"].items()}
+    times = [requests[name] for name in ("intended_s", "started_s", "first_token_s", "finished_s")]
+    for before, after in zip(times, times[1:]):
+        check((before <= after).all(), f"{phase.name}: a request's times are out of order")
+    check((np.diff(requests["intended_s"]) >= 0).all(), f"{phase.name}: requests out of order")
+    check((np.diff(steps["start_s"]) > 0).all(), f"{phase.name}: steps overlap")
+    prefill, decode = steps["prefill_tokens"].sum(), steps["decode_tokens"].sum()
+    check(decode == (requests["output_tokens"] - 1).sum(), f"{phase.name}: {decode} tokens decoded")
+    # of a cached prompt a part is not computed
+    check(prefill <= requests["input_tokens"].sum(), f"{phase.name}: {prefill} prompt tokens")
+    if phase.attrs["timer"] == "virtual":
+        layers = phase["layer/layer_ns"][...].sum(axis=1)
+        check(np.array_equal(steps["layers_ns"], layers), f"{phase.name}: layers_ns is not the layers' time")
+        ends = steps["start_s"] + 1e-9 * (steps["layers_ns"] + steps["rest_ns"])
+        check((steps["start_s"][1:] - ends[:-1] > -1e-6).all(), f"{phase.name}: a step begins before the last one ends")
+
+
 def check_phase(name, phase):
-    check_attributes(phase, PHASE_ATTRIBUTES)
+    serves = "serving" in phase
+    check_attributes(phase, PHASE_ATTRIBUTES | ({"rate": REAL} if serves else {}))
+    check((phase.attrs["stop_reason"] == "requests") == serves, f"{phase.name}: stop_reason")
     check(phase.attrs["index"] == int(name), f"{phase.name}: index {phase.attrs['index']}")
     check(phase.attrs["quantile"] == "nearest_rank", f"{phase.name}: quantile")
     check_attributes(phase["placement"], PLACEMENT_ATTRIBUTES)
@@ -235,6 +278,13 @@ def check_phase(name, phase):
     fields = dict(PHASE_DATASETS)
     if "tokens" in phase:
         fields.update(TIMELINES)
+    if serves:
+        fields.update(SERVING_DATASETS)
+        sizes["R"] = phase["serving/requests/intended_s"].shape[0]
+        if "rearrangements" in phase["serving"]:
+            fields.update(REARRANGEMENT_DATASETS)
+            sizes["M"] = phase["serving/rearrangements/at_s"].shape[0]
+        check_serving(phase)
     for part in (COUNTED_DATASETS, STEP_DATASETS, SERIES_DATASETS):
         if set(part) & datasets_below(phase):
             fields.update(part)
@@ -270,8 +320,50 @@ def mean(values):
     return float(np.mean(values)) if len(values) else math.nan
 
 
+def check_served(cell, phase):
+    """Requests' quantiles, and shares, from their table."""
+    found = cell["serving"]
+    requests = {name: data[...] for name, data in phase["serving/requests"].items()}
+    latencies = {
+        "ttft_ms": 1e3 * (requests["first_token_s"] - requests["intended_s"]),
+        "e2e_ms": 1e3 * (requests["finished_s"] - requests["intended_s"]),
+    }
+    longer = requests["output_tokens"] > 1
+    if longer.any():
+        latencies["tpot_ms"] = 1e3 * ((requests["finished_s"] - requests["first_token_s"])[longer]
+                                      / (requests["output_tokens"][longer] - 1))
+    check(("tpot_ms" in latencies) == (found["tpot_ms"] is not None), f"{phase.name}: tpot_ms")
+    for name, values in latencies.items():
+        check(found[name]["n"] == values.size, f"{phase.name}: {name}.n")
+        for key, part in (("p50", 50), ("p90", 90), ("p99", 99)):
+            check(math.isclose(found[name][key], nearest_rank(values, part, 100), rel_tol=1e-9, abs_tol=1e-9),
+                  f"{phase.name}: summary.json says {name}.{key} {found[name][key]}")
+            interval = found[name][f"{key}_interval"]
+            if interval is not None:
+                low, high = (value if value is not None else found[name][key] for value in interval)
+                check(low <= found[name][key] <= high, f"{phase.name}: {name}.{key}_interval")
+    check(close(cell["rate"], phase.attrs["rate"]), f"{phase.name}: rate")
+    check("max_rate" not in found or found["max_rate"]["rate"] == cell["rate"], f"{phase.name}: max_rate")
+    check(found["requests"] == longer.size and found["steps"] == cell["steps"], f"{phase.name}: requests, steps")
+    check(0 <= found["slo_attainment"] <= 1, f"{phase.name}: slo_attainment")
+    check(math.isclose(found["throughput_rps"], longer.size / requests["finished_s"].max()), f"{phase.name}: throughput")
+    check(math.isclose(found["goodput_rps"], found["slo_attainment"] * found["throughput_rps"], rel_tol=1e-9,
+                       abs_tol=1e-12), f"{phase.name}: goodput_rps")
+    check(found["arrival_rps"] is None or found["goodput_rps"] <= found["arrival_rps"] * (1 + 1e-12),
+          f"{phase.name}: more goodput than arrivals")
+    check(abs(found["little_error"]) < 1e-9, f"{phase.name}: Little's law is off by {found['little_error']}")
+    for step, name in (("layers_ns", "layers_s"), ("rest_ns", "rest_s")):
+        check(math.isclose(found[name], 1e-9 * phase["serving/steps"][step][...].sum(), rel_tol=1e-9, abs_tol=1e-12),
+              f"{phase.name}: {name}")
+    moves = phase["serving/rearrangements/moved_experts"][...] if "rearrangements" in phase["serving"] else []
+    check([move["moved_experts"] for move in found["rearrangements"]] == list(moves), f"{phase.name}: rearrangements")
+
+
 def check_cell(cell, phase, timing):
     attrs = phase.attrs
+    check(("serving" in cell) == ("serving" in phase), f"{phase.name}: serving")
+    if "serving" in cell:
+        check_served(cell, phase)
     for name in ("devices", "heat", "workload", "policy", "repeat", "moved_experts", "scaling", "experts", "even_load",
                  "equal_fleet", "stop_reason"):
         check(cell[name] == attrs[name], f"{phase.name}: summary.json says {name} {cell[name]}")
