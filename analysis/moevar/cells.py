@@ -1,7 +1,7 @@
 """A study's phases by their factors, and what several figures compute of them. Times in ns unless a name says else."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,21 +22,38 @@ BLIND = ("contiguous", "round_robin", "random")
 
 @dataclass(frozen=True, order=True)
 class Condition:
-    """What a fleet stood under, and what it worked on."""
+    """What a fleet stood under, and what it worked on.
+
+    rate: requests/s per device; None: no requests, or each cell at the rate that was found for it.
+    """
 
     power_cap_w: float | None
     heat: str
     workload: str
     scaling: str
+    rate: float | None = None
 
     @property
     def label(self):
+        rate = "" if self.rate is None else f" · {self.rate:g} requests/s per device"
+        return self.standing + rate
+
+    @property
+    def standing(self):
+        """Its label without the rate."""
         cap = "own limit" if self.power_cap_w is None else f"{self.power_cap_w:g} W"
         return f"{cap} · {self.heat}" + (" · weak scaling" if self.scaling == "weak" else "")
 
     @property
     def factors(self):
-        return {"power_cap_w": self.power_cap_w, "heat": self.heat, "workload": self.workload, "scaling": self.scaling}
+        rate = {} if self.rate is None else {"rate": self.rate}
+        return {"power_cap_w": self.power_cap_w, "heat": self.heat, "workload": self.workload, "scaling": self.scaling,
+                **rate}
+
+    @property
+    def at_any_rate(self):
+        """The condition without its rate, which the devices don't know."""
+        return replace(self, rate=None)
 
 
 def nouns(study):
@@ -45,14 +62,14 @@ def nouns(study):
 
 
 def condition_of(phase):
-    return Condition(phase.power_cap_w, phase.heat, phase.workload, phase.scaling)
+    return Condition(phase.power_cap_w, phase.heat, phase.workload, phase.scaling, phase.rate)
 
 
 def conditions(phases):
-    """The conditions of these phases: strong scaling first, then by heat, caps falling."""
+    """The conditions of these phases: strong scaling first, then by heat, caps falling, rates rising."""
     def place(condition):
         cap = np.inf if condition.power_cap_w is None else condition.power_cap_w
-        return condition.scaling, condition.workload, condition.heat, -cap
+        return condition.scaling, condition.workload, condition.heat, -cap, condition.rate or 0.0
     return sorted({condition_of(phase) for phase in phases}, key=place)
 
 
@@ -142,12 +159,14 @@ def layer_quantile(repeats, p):
 def layer_change(base, repeats, statistic="mean"):
     """Relative difference of the mean or median layer time from a base cell's, with a 95 % interval.
 
-    Paired by steps where both took the same; by repeats where those have other devices of a pool.
+    Paired by steps where both took the same, which requests never see to; by repeats where those have other devices of
+    a pool.
     """
     series = [[phase.layer_ns.astype(float) for phase in part] for part in (base, repeats)]
     same = [[(phase.repeat, phase.first_step, phase.steps) for phase in part] for part in (base, repeats)]
     if not other_devices(repeats):
-        return intervals.relative_difference(*series, statistic=statistic, paired=same[0] == same[1])
+        return intervals.relative_difference(*series, statistic=statistic,
+                                             paired=same[0] == same[1] and not repeats[0].serves)
 
     def change(kept):
         before, after = (intervals.linear([part[i] for i in kept], statistic).value for part in series)
@@ -156,6 +175,11 @@ def layer_change(base, repeats, statistic="mean"):
         value = intervals.relative_difference(*series, statistic=statistic).value
         return intervals.Estimate(value, None, None, len(repeats), intervals.NOT_SUPPORTED)
     return _jackknife(len(repeats), change)
+
+
+def comparable(base, repeats):
+    """Whether two cells' layer times can be set against each other: not where each had a request rate of its own."""
+    return {phase.offered_rate for phase in base} == {phase.offered_rate for phase in repeats}
 
 
 def _jackknife(count, statistic):
@@ -223,15 +247,20 @@ class FleetTimes:
     state: dict
 
 
-@functools.lru_cache(maxsize=64)
 def fleet_times(study, condition):
-    """FleetTimes of a condition: of the fleet size that shows most devices, each device as its first phase has it.
+    """FleetTimes of a condition, at any rate: of the fleet size that shows most devices, each device as its first phase
+    has it.
 
     Speed models at the tokens that every device would get if all got alike. Phases of an equal fleet do not count.
     None where no phase has a speed model.
     """
+    return _fleet_times(study, condition.at_any_rate)
+
+
+@functools.lru_cache(maxsize=64)
+def _fleet_times(study, condition):
     best = None
-    phases = [phase for phase in study.phases if not phase.equal_fleet and condition_of(phase) == condition
+    phases = [phase for phase in study.phases if not phase.equal_fleet and condition_of(phase).at_any_rate == condition
               and phase.has("speed_model/tokens") and phase.tokens_sum.size]
     for devices in sizes(phases):
         found = _first_seen(select(phases, devices=devices))

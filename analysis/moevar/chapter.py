@@ -4,9 +4,10 @@ import datetime
 
 import numpy as np
 
-from moevar import cells, intervals, page
-from moevar.figures import (Drawing, NotCarried, causes, drift, fleet_speed, fleet_state, layer_time, prediction,
-                            sensors, slow_step, slowest_law, spread_cap, tax_by_size, tax_idle, vibe_projection)
+from moevar import cells, intervals, page, request_tables, serving
+from moevar.figures import (Drawing, NotCarried, attainment, causes, drift, fleet_speed, fleet_state, latency_by_rate,
+                            layer_time, max_rate, prediction, sensors, serving_course, serving_prediction, slow_step,
+                            slowest_law, spread_cap, tax_by_size, tax_idle, vibe_projection)
 from moevar.study import StudyError
 
 # (anchor, heading, lead, figure modules)
@@ -17,7 +18,10 @@ SECTIONS = (
     ("tax", "The tax against the number of devices",
      "The more devices finish a layer together, the slower the slowest of them; beside what was seen stands what the "
      "single devices' distribution predicts.", (tax_by_size, slowest_law)),
-    ("policies", "Policies side by side", "The same steps under every placement of experts.",
+    ("requests", "Requests", "What the layers' waiting costs those who ask: time to the first token, time per further "
+     "token, and how many requests a second are still served well.",
+     (attainment, max_rate, latency_by_rate, serving_course, serving_prediction)),
+    ("policies", "Policies side by side", "The same workload under every placement of experts.",
      (layer_time, tax_idle, vibe_projection)),
     ("caps", "Spread against power cap", "A cap changes how far GPUs differ.", (spread_cap,)),
     ("causes", "The split of causes",
@@ -38,7 +42,7 @@ def build(study, prefix, keep):
     """HTML of a study's chapter. prefix goes before anchors; keep(study, drawing) hands back a figure's HTML."""
     parts = [head(study, prefix)]
     for anchor, title, lead, modules in SECTIONS:
-        parts += [page.heading(2, title, f"{prefix}{anchor}"), page.paragraph(lead)]
+        parts += [page.heading(2, title, f"{prefix}{anchor}"), page.paragraph(lead + _own_rates(study, anchor))]
         figures, missing = [], []
         for module in modules:
             try:
@@ -49,7 +53,7 @@ def build(study, prefix, keep):
                 missing.append(f"Not shown: {error}")
         if figures:
             parts.append(f"<div class=\"figures\">{''.join(figures)}</div>")
-        parts += [page.paragraph(reason, "missing") for reason in missing]
+        parts += [page.paragraph(reason, "missing") for reason in dict.fromkeys(missing)]
         parts.append(TABLES[anchor](study) if anchor in TABLES else "")
     return "\n".join(parts)
 
@@ -61,7 +65,6 @@ def head(study, prefix=""):
     plan, model, fleet = (config.get(section, {}) for section in ("study", "model", "fleet"))
     names = list(dict.fromkeys(study.fleet["name"])) if "name" in study.fleet else []
     phases = study.phases
-    steps = sorted({phase.steps for phase in phases})
     rows = [
         ("devices", f"{study.device}: {', '.join(names) or 'none known'}; {len(study.fleet)} of them"),
         ("times", _clock(study)),
@@ -73,7 +76,8 @@ def head(study, prefix=""):
         ("conditions", "; ".join(condition.label for condition in cells.conditions(phases)) or "none"),
         ("policies", ", ".join(cells.policies(study, phases))),
         ("repeats, order", f"{plan.get('repeats', '?')}, {plan.get('order', '?')}; seed {plan.get('seed', '?')}"),
-        ("steps", f"{', '.join(map(str, steps)) or 'none'} a phase; stop_reason {_stops(phases)}"),
+        *_requests(study),
+        ("steps", f"{_steps(phases)} a phase; stop_reason {_stops(phases)}"),
         ("phases", f"{len(phases)} of {study.planned}" + ("" if study.complete else "; not complete")),
         ("written", f"{written:%Y-%m-%d %H:%M} UTC by moevar {study.version}, schema 1"),
         ("caps and heat", _standing(phases)),
@@ -99,6 +103,34 @@ def _clock(study):
 
 def _span(values):
     return "no" if not values else str(min(values)) if min(values) == max(values) else f"{min(values)} to {max(values)}"
+
+
+def _steps(phases):
+    """Of phases that serve requests nearly every one has its own number."""
+    if any(phase.serves for phase in phases):
+        return _span([phase.steps for phase in phases])
+    return ", ".join(map(str, sorted({phase.steps for phase in phases}))) or "none"
+
+
+def _requests(study):
+    """The row that says what requests came, if any did."""
+    config = study.config.get("serving", {})
+    if not any(phase.serves for phase in study.phases):
+        return []
+    rates = "at the highest rate that keeps " + f"{100 * serving.limits(study).attainment:g} % within the limits" \
+        if config.get("find_rate") else "at " + ", ".join(f"{rate:g}" for rate in sorted(
+            {phase.offered_rate for phase in study.phases if phase.serves})) + " requests/s per device"
+    lengths = config.get("lengths", [])
+    lengths = lengths if isinstance(lengths, str) else ", then ".join(lengths)
+    return [("requests", f"{config.get('requests', '?')} a phase {rates}; arrivals {config.get('arrivals', '?')}, "
+                         f"lengths {lengths or '?'}; {serving.limits(study).label}")]
+
+
+def _own_rates(study, anchor):
+    """What a chapter's lead adds where cells ran at different rates though nothing in their labels says so."""
+    searched = any(phase.serves and phase.rate is None for phase in study.phases)
+    shown = searched and anchor in ("tax", "policies")
+    return " Each cell ran at the request rate that was found for it." if shown else ""
 
 
 def _stops(phases):
@@ -151,7 +183,8 @@ def policy_table(study):
     rows, bases = [], {}
     for condition, devices, policy, repeats in cells.cells(study, phases):
         base = bases.setdefault((condition, devices), repeats)
-        change = "base" if base is repeats else _estimate(cells.layer_change(base, repeats), 100, 1, "+")
+        change = "base" if base is repeats else "–" if not cells.comparable(base, repeats) else _estimate(
+            cells.layer_change(base, repeats), 100, 1, "+")
         rows.append((policy, str(devices), condition.label, _estimate(cells.tax_interval(repeats), 100, 2),
                      _estimate(cells.idle_interval(repeats), 100, 2), change,
                      *(_estimate(cells.layer_quantile(repeats, p), 1e-6, 3)
@@ -175,4 +208,4 @@ def _estimate(estimate, scale, digits, sign=""):
     return f"{value} ({estimate.low * scale:{sign}.{digits}f} … {estimate.high * scale:{sign}.{digits}f})"
 
 
-TABLES = {"fleet": outlier_table, "policies": policy_table}
+TABLES = {"fleet": outlier_table, "policies": policy_table, "requests": request_tables.tables}

@@ -6,6 +6,9 @@ step s of A is paired with step s of B, so that the workload cancels; else the r
 of autocorrelated steps (moevar.intervals). Where three or more repeats disagree by more than their steps explain (F
 test of the two variances, 10 %), the repeats are the unit.
 
+Of phases that serve requests what decides is the mean time to first token, or the highest rate that was found
+(moevar.request_comparison): their steps, and so their layer times, are not each other's.
+
 Many cells give many chances to be wrong, so verdicts hold jointly: by Holm's method (Scand. J. Statistics 6, 1979) the
 probability of any wrong verdict over all cells of a comparison is at most ALPHA. Intervals are of each cell by itself.
 """
@@ -14,14 +17,15 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-from moevar import intervals
+from moevar import intervals, request_comparison
 from moevar.intervals import Estimate, Linear
+from moevar.verdicts import ALPHA, give_verdicts, p_value, steps_or_repeats
 from scipy import stats
 
-ALPHA = 0.05
-DISAGREEMENT = 0.1
 MIN_PHASES = 3  # of a GPU, for an interval of its change
-FACTORS = ("devices", "power_cap_w", "heat", "workload", "policy", "scaling", "experts", "even_load", "equal_fleet")
+FACTORS = ("devices", "power_cap_w", "heat", "workload", "policy", "scaling", "experts", "even_load", "equal_fleet",
+           "rate")
+FOUND = "found"     # in place of a rate that each phase's search has found
 
 
 @dataclass
@@ -58,10 +62,13 @@ class Device:
 
 @dataclass
 class Comparison:
-    """cells and devices of both; same_devices: some UUID is in both fleets (that of a GPU, or of what stands in for
-    one); only_a, only_b: factors of the cells that the other run lacks."""
+    """cells, of layers, of requests and of rates that were searched, and devices of both; same_devices: some UUID is in
+    both fleets (that of a GPU, or of what stands in for one); only_a, only_b: factors of the cells that the other run
+    lacks."""
 
     cells: list[Cell]
+    requests: list[request_comparison.RequestCell]
+    rates: list[request_comparison.RateCell]
     devices: list[Device]
     same_devices: bool
     only_a: list[dict] = field(default_factory=list)
@@ -69,7 +76,11 @@ class Comparison:
 
     @property
     def slower(self) -> bool:
-        return any(cell.verdict == "slower" for cell in self.cells)
+        return any(cell.verdict == "slower" for cell in self.every_cell)
+
+    @property
+    def every_cell(self) -> list:
+        return [*self.cells, *self.requests, *self.rates]
 
 
 def compare(a, b, threshold: float = 0.0) -> Comparison:
@@ -77,11 +88,19 @@ def compare(a, b, threshold: float = 0.0) -> Comparison:
     %)."""
     cells_a, cells_b = _cells(a), _cells(b)
     same_study = a.sha256 == b.sha256
-    cells = [_compare_cell(dict(zip(FACTORS, key)), cells_a[key], cells_b[key], same_study, threshold)
-             for key in sorted(set(cells_a) & set(cells_b), key=_in_order(a))]
-    give_verdicts(cells, [cell.mean for cell in cells], threshold)
+    cells, requests, rates = [], [], []
+    for key in sorted(set(cells_a) & set(cells_b), key=_in_order(a)):
+        factors, repeats = dict(zip(FACTORS, key)), (cells_a[key], cells_b[key])
+        if factors["rate"] is None:
+            cells.append(_compare_cell(factors, *repeats, same_study, threshold))
+        elif factors["rate"] == FOUND:
+            rates.append(request_comparison.compare_rates(factors, (a, b), repeats, threshold))
+        else:
+            requests.append(request_comparison.compare_requests(factors, (a, b), repeats, threshold))
+    give_verdicts([*cells, *requests, *rates], [*(cell.mean for cell in (*cells, *requests)),
+                                                *(cell.slowdown for cell in rates)], threshold)
     same_devices = bool(set(a.fleet.get("uuid", ())) & set(b.fleet.get("uuid", ())))
-    return Comparison(cells, compare_devices(a, b, threshold), same_devices,
+    return Comparison(cells, requests, rates, compare_devices(a, b, threshold), same_devices,
                       [dict(zip(FACTORS, key)) for key in cells_a if key not in cells_b],
                       [dict(zip(FACTORS, key)) for key in cells_b if key not in cells_a])
 
@@ -92,8 +111,14 @@ def _cells(study) -> dict[tuple, dict]:
     for phase in study.phases:
         if not phase.layer_ns.any():
             continue
-        cells.setdefault(tuple(getattr(phase, name) for name in FACTORS), {})[phase.repeat] = phase
+        cells.setdefault(_key(phase), {})[phase.repeat] = phase
     return cells
+
+
+def _key(phase) -> tuple:
+    """FACTORS of a phase."""
+    found = phase.serves and phase.rate is None
+    return tuple(FOUND if name == "rate" and found else getattr(phase, name) for name in FACTORS)
 
 
 def _in_order(study):
@@ -106,7 +131,8 @@ def _in_order(study):
         rest = [str(factors[name]) for name in ("heat", "workload", "scaling", "experts", "even_load", "equal_fleet")]
         policy = factors["policy"]
         place = policies.index(policy) if policy in policies else len(policies)
-        return factors["devices"], -math.inf if cap is None else -cap, *rest, place, policy
+        rate = factors["rate"] if isinstance(factors["rate"], float) else -math.inf
+        return factors["devices"], -math.inf if cap is None else -cap, *rest, rate, place, policy
 
     return order
 
@@ -141,69 +167,13 @@ def _tax_difference(a: Linear, b: Linear, paired: bool) -> Estimate:
     return intervals.around(b.value - a.value, error, freedom, min(a.n, b.n), "steps")
 
 
-def steps_or_repeats(influence, segments) -> tuple[float, float]:
-    """Standard error of a mean of influences [S] and its degrees of freedom: from the steps, or, where three or more
-    segments (repeats) differ by more than that, or are too short for it, from the segments' sums."""
-    error, freedom = intervals.long_run_error(influence, segments)
-    count = len(segments)
-    if count < 3:
-        return error, freedom
-    starts = np.cumsum([0, *segments[:-1]])
-    sums = np.add.reduceat(influence, starts) * (count / influence.size)
-    between = float(sums.std(ddof=1)) / math.sqrt(count)
-    # identical runs differ by rounding alone: less than the last digits of a sum
-    if between <= 1e-14:
-        return error, freedom
-    steps_say = 0.0 if freedom <= 0 or error == 0 else stats.f.sf((between / error) ** 2, count - 1, min(freedom, 1e9))
-    return (error, freedom) if steps_say >= DISAGREEMENT else (between, count - 1)
-
-
-def p_value(value: float, error: float, freedom: float, threshold: float) -> float | None:
-    """Two-sided p of a change of at most `threshold` either way; None where the sample supports none."""
-    beyond = abs(value) - threshold
-    if beyond <= 0:
-        return 1.0 if freedom > 0 or value == 0 else None
-    if freedom <= 0:
-        return None
-    if error == 0:
-        return 0.0
-    distance = beyond / error
-    return float(min(1.0, 2 * (stats.t.sf(distance, freedom) if math.isfinite(freedom) else stats.norm.sf(distance))))
-
-
-def holm(p_values) -> np.ndarray:
-    """Adjusted p values: rejecting where they are at most alpha keeps the chance of any wrong rejection at alpha."""
-    p = np.asarray(p_values, dtype=float)
-    order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate((p.size - np.arange(p.size)) * p[order])
-    adjusted = np.empty(p.size)
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return adjusted
-
-
-def give_verdicts(entries, changes, threshold: float) -> None:
-    """Fills p_holm and verdict of entries that have p, jointly."""
-    known = [entry for entry in entries if entry.p is not None]
-    for entry, adjusted in zip(known, holm([entry.p for entry in known])):
-        entry.p_holm = float(adjusted)
-    for entry, change in zip(entries, changes):
-        if entry.p is None:
-            entry.verdict = intervals.NOT_SUPPORTED
-        elif entry.p_holm <= ALPHA and abs(change.value) > threshold:
-            entry.verdict = "slower" if change.value > 0 else "faster"
-        elif change.value == 0 and change.low == change.high:
-            entry.verdict = "same"
-        else:
-            entry.verdict = "no difference shown"
-
-
 # --- GPU by GPU ---------------------------------------------------------------------------------------------------
 
 
 def compare_devices(a, b, threshold: float = 0.0) -> list[Device]:
-    """GPUs that both runs have, most slowed first. A phase of both gives each GPU one ratio of expert time per token;
-    a GPU's change is their geometric mean, with Student's t interval over three phases or more. Verdicts hold jointly
-    (Holm).
+    """GPUs that both runs have, most slowed first, over phases of steps alike: not those that serve requests. A phase
+    of both gives each GPU one ratio of expert time per token; a GPU's change is their geometric mean, with Student's t
+    interval over three phases or more. Verdicts hold jointly (Holm).
 
     Tokens may be placed otherwise in B; where time does not grow with tokens (few tokens an expert), that moves the
     ratio.
@@ -216,7 +186,7 @@ def compare_devices(a, b, threshold: float = 0.0) -> list[Device]:
     sums, squares, counts = np.zeros(len(uuids)), np.zeros(len(uuids)), np.zeros(len(uuids), dtype=int)
     other = {_phase_key(phase): phase for phase in b.phases}
     for phase in a.phases:
-        if _phase_key(phase) in other:
+        if _phase_key(phase) in other and not phase.serves:
             rows, logs = _device_changes(phase, other[_phase_key(phase)], a_row_of_b, len(uuids))
             sums[rows] += logs
             squares[rows] += logs**2
@@ -247,7 +217,7 @@ def _devices(fleet, sums, squares, counts, threshold) -> list[Device]:
 
 
 def _phase_key(phase) -> tuple:
-    return (*(getattr(phase, name) for name in FACTORS), phase.repeat)
+    return (*_key(phase), phase.repeat)
 
 
 def _device_changes(phase_a, phase_b, a_row_of_b, size) -> tuple[np.ndarray, np.ndarray]:

@@ -159,6 +159,12 @@ def effective_sample_size(series) -> float:
     return len(series) / autocorrelation_time(series)
 
 
+def least_sample_size(series) -> float:
+    """The smaller of `effective_sample_size` and what a first-order autoregression of the series' rows leaves, where a
+    part as slow as the series itself, such as a queue that is filling, must not pass for many independent steps."""
+    return min(effective_sample_size(series), _autoregressive_size(_as_rows(series)))
+
+
 # --- influences and their long-run variance -----------------------------------------------------------------------
 
 
@@ -238,12 +244,13 @@ def cosines(steps: int) -> int:
     return max(MIN_COSINES, int(0.2 * steps ** (2 / 3)))
 
 
-def long_run_error(influence, segments=None) -> tuple[float, float]:
+def long_run_error(influence, segments=None, most=None) -> tuple[float, float]:
     """Standard error of the mean of autocorrelated influences [S], and the degrees of freedom behind it.
 
     Each segment's long-run variance is the mean square of its first cosine coefficients, whose number is the degrees
     of freedom; those of several segments are Welch's and Satterthwaite's. (inf, 0) where segments are under MIN_STEPS
-    steps, (0, inf) where nothing varies.
+    steps, (0, inf) where nothing varies. most: no more cosines than this, for series that are slower than `cosines` is
+    made for.
     """
     influence = np.asarray(influence, dtype=float)
     variances, freedoms, first = [], [], 0
@@ -252,7 +259,7 @@ def long_run_error(influence, segments=None) -> tuple[float, float]:
         first += steps
         if steps < MIN_STEPS:
             return math.inf, 0.0
-        count = cosines(steps)
+        count = min(cosines(steps), most or steps)
         coefficients = fft.dct(part - part.mean(), type=2, norm="ortho")[1:count + 1]
         variances.append(steps * float(np.mean(coefficients**2)))
         freedoms.append(count)

@@ -41,6 +41,8 @@ class Phase:
     power_cap_w      None: no cap was asked for
     heat, workload, policy, repeat, scaling, experts, even_load, equal_fleet, stop_reason, first_step,
     tokens_per_step  as in results/README.md
+    rate             requests/s per device where that is a factor; None: none are served, or serving.find_rate found it
+    offered_rate     the same as it was in the phase, found or not; None: no requests are served
     steps, layers    S, L
     """
 
@@ -58,6 +60,8 @@ class Phase:
     stop_reason: str
     first_step: int
     tokens_per_step: int
+    rate: float | None
+    offered_rate: float | None
     steps: int
     layers: int
     solved_because: str
@@ -80,9 +84,16 @@ class Phase:
     @property
     def factors(self):
         """What joins this phase with its cell of summary.json, and with the same cell of other repeats."""
+        served = {"rate": self.rate} if self.serves else {}
         return {"devices": self.devices, "power_cap_w": self.power_cap_w, "heat": self.heat, "workload": self.workload,
-                "policy": self.policy, "repeat": self.repeat, "scaling": self.scaling, "experts": self.experts,
-                "even_load": self.even_load, "equal_fleet": self.equal_fleet, "phase": self.index}
+                **served, "policy": self.policy, "repeat": self.repeat, "scaling": self.scaling,
+                "experts": self.experts, "even_load": self.even_load, "equal_fleet": self.equal_fleet,
+                "phase": self.index}
+
+    @property
+    def serves(self):
+        """Whether its steps are those that requests made, with serving/ beside them."""
+        return self.offered_rate is not None
 
     @property
     def natural(self):
@@ -403,15 +414,18 @@ def _read_phase(name, group, timing, source, found, config):
     rows = group["devices"][...] if "devices" in group else np.arange(devices, dtype=np.int32)
     experts = attrs.get("experts", config.get("model", {}).get("experts"))
     placement = group["placement"].attrs
+    offered = float(attrs["rate"]) if "rate" in attrs else None
+    searched = bool(config.get("serving", {}).get("find_rate", False))
     phase = Phase(
         index=int(name), repeat=int(attrs["repeat"]), devices=devices, power_cap_w=None if np.isnan(cap) else cap,
         heat=str(attrs["heat"]), workload=str(attrs["workload"]), policy=str(attrs["policy"]),
         scaling=str(attrs.get("scaling", "strong")), experts=None if experts is None else int(experts),
         even_load=bool(attrs.get("even_load", 0)), equal_fleet=bool(attrs.get("equal_fleet", 0)),
         stop_reason=str(attrs.get("stop_reason", "fixed")), first_step=int(attrs["first_step"]),
-        tokens_per_step=int(attrs["tokens_per_step"]), steps=steps, layers=layers,
-        solved_because=str(placement["solved_because"]), per_step=bool(placement["per_step"]),
-        timer=str(attrs["timer"]), sync=str(attrs["sync"]), clock_residual_ns=int(attrs["clock_residual_ns"]),
+        tokens_per_step=int(attrs["tokens_per_step"]), rate=None if searched else offered, offered_rate=offered,
+        steps=steps, layers=layers, solved_because=str(placement["solved_because"]),
+        per_step=bool(placement["per_step"]), timer=str(attrs["timer"]), sync=str(attrs["sync"]),
+        clock_residual_ns=int(attrs["clock_residual_ns"]),
         solve_ms=None if timing is None else float(timing.attrs["solve_ms"]),
         migrate_ms=None if timing is None else float(timing.attrs["migrate_ms"]), device_rows=rows, group=group,
         source=source, _speed_model=_speed_model(group, found))

@@ -14,6 +14,7 @@ matplotlib.use("Agg")
 import numpy as np
 from matplotlib import pyplot
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullLocator
 
 WIDTH_IN = 4.8
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE, GREY = (
@@ -84,7 +85,8 @@ def _legend(figure, entries, columns):
     order = [line * columns + column for column in range(columns) for line in range(lines)]
     entries = [entries[i] for i in order if i < len(entries)]
     handles = [Line2D([], [], color=colour, marker=marker or "", linestyle="" if marker else "-", markersize=5.5,
-                      linewidth=5 if marker is None else 1, markerfacecolor=colour if filled else "white", label=label)
+                      linewidth=5 if marker is None else 1, solid_capstyle="butt",
+                      markerfacecolor=colour if filled else "white", label=label)
                for label, colour, marker, filled in entries]
     figure.legend(handles=handles, loc="upper left", ncols=columns, handletextpad=0.4, columnspacing=1.2,
                   borderaxespad=0.3, borderpad=0, handlelength=1.2)
@@ -137,6 +139,28 @@ def error_bar(axis, x, y, low, high, colour, *, horizontal=False, cap=2.0):
     else:
         axis.errorbar([x], [y], yerr=[[max(y - low, 0)], [max(high - y, 0)]], fmt="none", ecolor=colour, elinewidth=1.1,
                       capsize=cap)
+
+
+def curve(axis, places, estimates, policy):
+    """A policy's estimates with their intervals, joined by a line."""
+    colour, marker = look(policy)
+    for place, estimate in zip(places, estimates):
+        error_bar(axis, place, estimate.value, estimate.low, estimate.high, colour)
+    axis.plot(places, [estimate.value for estimate in estimates], marker=marker, color=colour, markersize=4.5,
+              linewidth=1)
+
+
+def logarithmic(axis):
+    """A logarithmic y axis that names its values in full."""
+    axis.set_yscale("log")
+    name_decades(axis.yaxis)
+
+
+def name_decades(side):
+    """Ticks of a logarithmic axis's side at 1, 2 and 5 of each decade."""
+    side.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    side.set_major_formatter(lambda value, _: f"{value:g}")
+    side.set_minor_locator(NullLocator())
 
 
 def from_zero(axis, which="y", room=1.08):

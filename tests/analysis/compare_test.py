@@ -9,7 +9,7 @@ import unittest
 import paths
 import h5py
 import numpy as np
-from moevar import comparison
+from moevar import comparison, verdicts
 from moevar.intervals import NOT_SUPPORTED
 from moevar_cli import SMALL, Case, start
 from synthetic import autoregressive
@@ -228,8 +228,8 @@ class Planted(Case):
         self.assertFalse(json.loads(run_compare(a, b, "--json")[1])["cells"][0]["paired"])
 
     def test_holm(self):
-        np.testing.assert_allclose(comparison.holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
-        np.testing.assert_allclose(comparison.holm([0.9, 0.8]), [1, 1])
+        np.testing.assert_allclose(verdicts.holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
+        np.testing.assert_allclose(verdicts.holm([0.9, 0.8]), [1, 1])
 
 
 class Devices(Case):

@@ -10,6 +10,8 @@ PARTS = (("noise", style.GREY, "s", True), ("skew", style.ORANGE, "D", True), ("
 
 
 def draw(study):
+    if any(phase.serves for phase in study.phases):
+        raise NotCarried("The split of causes is of the same steps in all its cells; requests make others in each.")
     groups = _groups(study)
     if not groups:
         raise NotCarried("The split of causes needs every cell with its own and with even loads, on the fleet as it is "

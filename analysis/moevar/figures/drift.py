@@ -12,6 +12,9 @@ POINTS = 1500
 
 
 def draw(study):
+    if any(phase.serves for phase in study.phases):
+        raise NotCarried("Requests make steps of every size, whose times tell of no drift; what changed in a run "
+                         "stands under Requests.")
     recompute = study.config.get("placement", {}).get("recompute")
     if recompute != "on-drift":
         raise NotCarried("Drift and recovery need placement.recompute = \"on-drift\" and several phases of a policy "

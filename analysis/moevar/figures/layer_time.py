@@ -30,8 +30,17 @@ def _draw(name, panels, note):
     axes[-1].set_xlabel("layer time, ms")
     caption = ("Nearest-rank quantiles over all layer calls of all repeats, with 95 % intervals by ranks at the "
                "effective sample size of the autocorrelated steps, or from leaving out repeats where each has other "
-               "devices of a pool; a quantile without a bar has an interval that so few steps do not support." + note)
+               "devices of a pool; a quantile without a bar has an interval that so few steps do not support."
+               + note + _of_requests(panels))
     return Drawing(name, best or "How long a layer takes under each policy", caption, numbers, figure)
+
+
+def _of_requests(panels):
+    """What the caption adds where requests made the steps."""
+    phases = [phase for _, rows in panels for _, repeats in rows for phase in repeats]
+    if not phases[0].serves:
+        return ""
+    return " Requests made the steps: a policy that falls behind has more tokens in each."
 
 
 def _draw_cell(axis, place, repeats):
@@ -48,6 +57,7 @@ def _draw_cell(axis, place, repeats):
 def _ratio(condition, devices, rows):
     """A title from the first panel: the policy with the lowest mean beside the first one."""
     base, base_repeats = rows[0]
+    rows = [row for row in rows if cells.comparable(base_repeats, row[1])]
     if len(rows) < 2:
         return None
 

@@ -7,6 +7,9 @@ from moevar.figures import Drawing, NotCarried
 
 
 def draw(study):
+    if any(phase.serves for phase in study.phases):
+        raise NotCarried("Placements are predicted for steps of workload.tokens_per_device; requests make steps of "
+                         "every size.")
     phases = [phase for phase in cells.measured(study) if np.isfinite(phase.predicted_us).any()]
     if not phases:
         raise NotCarried("No placement was predicted a time: that needs a speed model, which phases.profile makes.")

@@ -46,14 +46,15 @@ def taxes(runs):
     if not groups:
         raise NotCarried("No phase of these runs has measured steps (phases.steps > 0).")
     entries = [(policy, *style.look(policy), True) for policy in policies]
-    figure, (axis,) = style.rows(1, 0.6 + 0.42 * len(groups), entries=entries)
+    lines = 3 if any(condition.rate is not None for _, _, condition in groups) else 2
+    figure, (axis,) = style.rows(1, 0.6 + 0.1 * (lines + 2.2) * len(groups), entries=entries)
     for place, rows in enumerate(groups.values()):
         for policy, estimate in rows:
             colour, marker = style.look(policy)
             y = place + style.dodge(policies.index(policy), len(policies), 0.6)
             style.error_bar(axis, 100 * estimate.value, y, *cells.ends(estimate, 100), colour, horizontal=True)
             axis.plot([100 * estimate.value], [y], marker=marker, color=colour, markersize=4.5)
-    style.names_down(axis, [f"{name}\n{devices} at {condition.label}" for name, devices, condition in groups])
+    style.names_down(axis, [f"{name}\n{devices} at {_lines(condition)}" for name, devices, condition in groups])
     axis.set_xlabel("straggler tax, %")
     style.from_zero(axis, "x")
     high = max(numbers, key=lambda row: row["value"])
@@ -62,3 +63,9 @@ def taxes(runs):
     caption = ("Straggler tax: Σ layer time × devices ÷ Σ busy time − 1 over all layer calls and repeats, with 95 % "
                "intervals from the autocorrelated steps, or over repeats where each has other devices.")
     return Drawing("side-by-side-taxes", title, caption, numbers, figure)
+
+
+def _lines(condition):
+    """A condition's label, its rate on a line of its own."""
+    rate = "" if condition.rate is None else f"\n{condition.rate:g} requests/s per device"
+    return condition.standing + rate

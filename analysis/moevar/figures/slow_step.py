@@ -14,6 +14,8 @@ PARTS = (("dispatch_ns", "dispatch", style.SKY, ""), ("expert_ns", "experts", st
 
 def draw(study):
     phases = [phase for phase in cells.measured(study) if phase.has_timelines]
+    if any(phase.serves for phase in study.phases):
+        raise NotCarried("Phases that serve requests keep no timelines of single devices.")
     if not phases:
         raise NotCarried("Timelines of single devices were not kept; record.timelines = true keeps them.")
     condition = cells.conditions(phases)[0]

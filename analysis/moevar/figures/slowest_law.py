@@ -14,6 +14,9 @@ LAWS = (("exact", "exact order statistics", style.BLACK, "x", True),
 
 
 def draw(study):
+    if any(phase.serves for phase in study.phases):
+        raise NotCarried("The law of the slowest device is set beside steps of one size; requests make steps of every "
+                         "size.")
     phases = _observed_phases(study)
     panels = {}
     for condition in cells.conditions(phases):

@@ -17,7 +17,8 @@ def draw(study):
 def _draw(study, phases, name, conditions):
     policies, sizes = cells.policies(study, phases), cells.sizes(phases)
     entries = [(policy, *style.look(policy), True) for policy in policies]
-    figure, axes = style.rows(len(conditions), style.ladder_height(sizes) if len(sizes) > 1 else 1.4, entries=entries, sharey=True)
+    height = style.ladder_height(sizes) if len(sizes) > 1 else 1.4
+    figure, axes = style.rows(len(conditions), height, entries=entries, sharey=True)
     numbers, rows = [], []
     for axis, condition in zip(axes, conditions):
         for _, devices, policy, repeats in cells.cells(study, cells.select(phases, condition)):

@@ -17,6 +17,8 @@ def draw(study):
     if not set(policies) & set(PUBLISHED) or "contiguous" not in {phase.policy for phase in phases}:
         raise NotCarried("ViBE's projection compares eplb and vibe with contiguous placement: placement.policies = "
                          "[\"contiguous\", \"eplb\", \"vibe\"].")
+    if phases[0].serves:
+        raise NotCarried("ViBE's projection is of the same steps under all policies; here requests made the steps.")
     return pages("vibe-projection", cells.conditions(phases), PANELS,
                  lambda name, part: _draw(study, phases, name, part, policies))
 
