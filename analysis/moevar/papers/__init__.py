@@ -1,0 +1,1 @@
+"""Claims of papers beside runs of jobs/studies/papers: analysis/papers.py."""
