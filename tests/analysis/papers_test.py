@@ -175,6 +175,12 @@ class Estimates(unittest.TestCase):
         self.assertGreater(estimates.over([0.8, 0.9, 1.0]).high, 1.0)
         self.assertEqual(estimates.share([0.8, 0.9, 1.0]).high, 1.0)
 
+    def test_all_of_few_repeats_are_not_surely_all(self):
+        made = estimates.proportion([True] * 15)
+        self.assertEqual((made.value, made.high, made.n), (1.0, 1.0, 15))
+        self.assertAlmostEqual(made.low, 0.025 ** (1 / 15))
+        self.assertAlmostEqual(estimates.proportion([0.0] * 15).high, 1 - 0.025 ** (1 / 15))
+
     def test_a_ratio_is_one_of_means_and_paired_by_repeat(self):
         rng = np.random.default_rng(1)
         fleets = dict(enumerate(np.exp(rng.standard_normal(8))))

@@ -7,6 +7,7 @@ steps: a ratio is one of means, its interval that of the residuals top - ratio x
 import math
 
 import numpy as np
+from scipy import stats
 
 from moevar.cells import FEWEST_REPEATS
 from moevar.intervals import NOT_SUPPORTED, Estimate, student
@@ -28,6 +29,13 @@ def share(values):
     if not made.supported:
         return made
     return Estimate(made.value, max(made.low, 0.0), min(made.high, 1.0), made.n, made.method)
+
+
+def proportion(hits):
+    """Part of the repeats that are hits, with Clopper and Pearson's interval: all of few are not surely all."""
+    hits = [bool(hit) for hit in hits]
+    interval = stats.binomtest(sum(hits), len(hits)).proportion_ci(1 - ALPHA, method="exact")
+    return Estimate(sum(hits) / len(hits), interval.low, interval.high, len(hits), "Clopper-Pearson over repeats")
 
 
 def ratio(tops, bottoms):

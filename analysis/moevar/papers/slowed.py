@@ -31,7 +31,7 @@ def named(how):
         run = runs.get(name)
         device = run.config["serving"]["disturbed_device"]
         served = [cell["serving"] for cell in run.cells]
-        right = estimates.share([float(named_device(serving) == device) for serving in served])
+        right = estimates.proportion([named_device(serving) == device for serving in served])
         delays = [serving["changes"][0]["noticed_after_s"] for serving in served]
         made = [
             Measure(f"{how}: share of runs that name it first", "–", right, Direction(1, null=0.5), "number", (name,))
