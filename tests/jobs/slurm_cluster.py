@@ -8,6 +8,7 @@ import contextlib
 import os
 import pathlib
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -72,12 +73,20 @@ def lacking():
 
 
 def free_ports(count):
-    """TCP ports that nobody listens on now."""
+    """TCP ports that nobody has now, and that the kernel gives to no connection of another program meanwhile: from
+    below the range from which it takes those (32768 to 60999 by default)."""
     with contextlib.ExitStack() as stack:
-        taken = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in taken:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in taken]
+        ports = []
+        for port in random.sample(range(15000, 32000), 1000):
+            taken = stack.enter_context(socket.socket())
+            try:
+                taken.bind(("", port))
+            except OSError:
+                continue
+            ports.append(port)
+            if len(ports) == count:
+                return ports
+    raise RuntimeError(f"no {count} free ports below 32000")
 
 
 def processes_of(marker, also=()):
