@@ -39,7 +39,6 @@ struct ServingSetup {
   const workload::Routing& routing;
   const placement::Placement& placement;
   std::int64_t first_step = 0;
-  std::int64_t most_tokens = 0;  ///< of a step, over all devices
 };
 
 /// What moving experts to a new placement took.
@@ -94,8 +93,8 @@ class Backend {
 
   /// Whether steps take the time that passes meanwhile; else the time that they say.
   [[nodiscard]] virtual bool real_time() const { return false; }
-  /// Makes ready to serve requests from the placement of move_to(), in steps of up to `most_tokens`
-  /// over all devices.
+  /// Makes ready to serve requests from the placement of move_to(), in steps of up to as many
+  /// tokens as the backend's devices hold.
   virtual void start_serving(const ServingSetup& /*setup*/) {}
   /// One step of any size up to that: `step` has one of them, without warm-up.
   virtual PhaseResult serve(const PhaseSteps& step) { return run(step); }

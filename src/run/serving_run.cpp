@@ -169,7 +169,7 @@ class Serving {
         }
       }
       step(scheduler.plan(now_s), now_s, foreseen, clock, record, result);
-      scheduler.complete(record_end_s_);
+      scheduler.complete(step_end_s_);
     }
     backend_.calm();
     if (rearranger_ && !record.rearrangements.empty()) {
@@ -256,7 +256,7 @@ class Serving {
     }
     clock.ran(1e-9 * static_cast<double>(row.layers_ns));
     clock.idle(1e-9 * static_cast<double>(row.rest_ns));
-    record_end_s_ = clock.now();
+    step_end_s_ = clock.now();
     record.steps.push_back(row);
     if (rearranger_ && !foreseen) {
       rearrange(plan, ran, clock, record);
@@ -269,7 +269,7 @@ class Serving {
   void rearrange(const serving::StepPlan& plan, const PhaseResult& ran, ServingClock& clock,
                  record::ServingRecord& record) {
     if (auto move = rearranger_->step(plan.tokens(), std::as_const(loads_).row(0), ran.mine)) {
-      move->at_s = record_end_s_;
+      move->at_s = step_end_s_;
       clock.ran(1e-3 * move->migrate_ms);
       record.rearrangements.push_back(std::move(*move));
     }
@@ -297,12 +297,11 @@ class Serving {
   std::vector<record::Change> changes_;
   std::size_t disturbance_ = 0;  ///< which of them
   std::vector<PhaseResult> blocks_;
-  double record_end_s_ = 0.0;  ///< of the latest step
+  double step_end_s_ = 0.0;  ///< of the latest step
 };
 
 /// Rates are per device.
-std::optional<record::RateFound> find_rate(Serving& serving, const study::Serving& spec,
-                                           int devices) {
+record::RateFound find_rate(Serving& serving, const study::Serving& spec, int devices) {
   const auto attainment_at = [&](double rate_rps) {
     const auto run = serving.serve(serving.requests(rate_rps / devices), false, nullptr);
     return serving::attainment(run.requests, slo_of(spec));
@@ -401,8 +400,7 @@ ServingResult serve_phase(const mpi::Communicator& comm, const ServingPhase& pha
   backend.start_serving({.phase = phase.phase.index,
                          .routing = phase.routing(0),
                          .placement = phase.placement,
-                         .first_step = phase.first_step,
-                         .most_tokens = spec.token_budget});
+                         .first_step = phase.first_step});
   Serving serving(comm, phase, backend);
   ServingResult result;
   auto& summary = result.summary;
