@@ -4,15 +4,16 @@
 
 add_library(moevar_flags INTERFACE)
 target_compile_options(moevar_flags INTERFACE
-  -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wold-style-cast -Wcast-qual
-  -Wnon-virtual-dtor -Woverloaded-virtual -Wundef -Werror)
+  "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic;-Wshadow;-Wconversion;-Wsign-conversion;-Wold-style-cast;-Wcast-qual>"
+  "$<$<COMPILE_LANGUAGE:CXX>:-Wnon-virtual-dtor;-Woverloaded-virtual;-Wundef;-Werror>"
+  "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra;-Werror=all-warnings;--expt-relaxed-constexpr;-lineinfo>")
 # Without this a processor with fused multiply-add in its base set (aarch64) rounds a * b + c once where
 # x86-64 rounds twice, and a placement or a study could differ between machines.
 target_compile_options(moevar_flags INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off>)
 if(MOEVAR_SANITIZE)
-  target_compile_options(moevar_flags INTERFACE -fsanitize=${MOEVAR_SANITIZE} -fno-omit-frame-pointer
-                                                -fno-sanitize-recover=all)
+  target_compile_options(moevar_flags INTERFACE
+    "$<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${MOEVAR_SANITIZE};-fno-omit-frame-pointer;-fno-sanitize-recover=all>")
   target_link_options(moevar_flags INTERFACE -fsanitize=${MOEVAR_SANITIZE})
 endif()
 if(MOEVAR_FUZZ)
@@ -58,7 +59,9 @@ function(moevar_room name)
 endfunction()
 
 # moevar_test(NAME SOURCES... USES rooms... [RANKS 1 2 4] [LABEL unit]): a GoogleTest program. With
-# RANKS it is started under mpirun once for every number of ranks; its main() comes from tests/mpi.
+# RANKS it is started under mpirun once for every number of ranks; its main() comes from tests/mpi. LABEL gpu: it needs
+# a GPU, and its fixtures come from tests/gpu/gpu_test.hpp; CTest calls it skipped, by name, where there is none. Device
+# code without a GPU: tests/gpu/emulated_grid.hpp.
 function(moevar_test name)
   cmake_parse_arguments(TEST "" "LABEL;TIMEOUT" "SOURCES;USES;LIBS;RANKS" ${ARGN})
   if(NOT MOEVAR_TESTS)
@@ -71,7 +74,14 @@ function(moevar_test name)
   if(NOT TEST_TIMEOUT)
     set(TEST_TIMEOUT 120)
   endif()
+  # nothing passed, and its list of the skipped ends what it says: none failed
+  set(all_skipped "\\[  PASSED  \\] 0 tests[^[]*(\\[  SKIPPED \\][^[]*)+$")
+  set(mpi_labels mpi)
+  if(TEST_LABEL STREQUAL "gpu")
+    list(APPEND mpi_labels gpu)
+  endif()
   add_executable(${name} ${TEST_SOURCES})
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests/gpu)
   foreach(used IN LISTS TEST_USES)
     target_link_libraries(${name} PRIVATE moevar_${used})
   endforeach()
@@ -83,20 +93,24 @@ function(moevar_test name)
       add_test(NAME ${name}.np${ranks}
                COMMAND ${MPIEXEC_EXECUTABLE} --allow-run-as-root --oversubscribe -np ${ranks}
                        $<TARGET_FILE:${name}>)
-      set_tests_properties(${name}.np${ranks} PROPERTIES LABELS mpi TIMEOUT ${TEST_TIMEOUT}
+      set_tests_properties(${name}.np${ranks} PROPERTIES LABELS "${mpi_labels}" TIMEOUT ${TEST_TIMEOUT}
                            PROCESSORS 2)
+      if(TEST_LABEL STREQUAL "gpu")
+        set_tests_properties(${name}.np${ranks} PROPERTIES SKIP_REGULAR_EXPRESSION "${all_skipped}")
+      endif()
     endforeach()
   else()
     target_link_libraries(${name} PRIVATE GTest::gtest_main)
     add_test(NAME ${name} COMMAND ${name})
     set_tests_properties(${name} PROPERTIES LABELS ${TEST_LABEL} TIMEOUT ${TEST_TIMEOUT}
-                         SKIP_REGULAR_EXPRESSION "\\[  SKIPPED \\] [1-9][0-9]* test.*\\[  PASSED  \\] 0 tests")
+                         SKIP_REGULAR_EXPRESSION "${all_skipped}")
   endif()
   target_compile_definitions(${name} PRIVATE
     MOEVAR_SHARED_DATA="${PROJECT_SOURCE_DIR}/../shared/data")
 endfunction()
 
-# moevar_benchmark(NAME SOURCES... USES rooms...): a Google Benchmark program, run by hand.
+# moevar_benchmark(NAME SOURCES... USES rooms...): a Google Benchmark program, run by hand. One of a GPU takes its timer
+# from tests/gpu/gpu_benchmark.hpp.
 function(moevar_benchmark name)
   cmake_parse_arguments(BENCH "" "" "SOURCES;USES;LIBS" ${ARGN})
   if(NOT MOEVAR_TESTS)
@@ -104,6 +118,7 @@ function(moevar_benchmark name)
   endif()
   find_package(benchmark REQUIRED)
   add_executable(${name} ${BENCH_SOURCES})
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests/gpu)
   foreach(used IN LISTS BENCH_USES)
     target_link_libraries(${name} PRIVATE moevar_${used})
   endforeach()

@@ -30,10 +30,32 @@ install_missing() {
     "${missing[@]}" >/dev/null
 }
 
+# fetch_cutlass FOLDER : CUTLASS's headers into a build folder's cutlass/, where CUDA's compiler is and no CUTLASS yet. They
+# are an option: without them, or without a network, cuBLASLt makes all matrix products.
+fetch_cutlass() {
+  local to=$1/cutlass
+  if [ -n "${CUTLASS_ROOT:-}" ] || [ -d "$to" ] ||
+    ! { command -v nvcc || [ -x "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" ]; } >/dev/null ||
+    python3 -c "import importlib.util as i, sys; sys.exit(i.find_spec('cutlass_library') is None)" 2>/dev/null; then
+    return 0
+  fi
+  local wheel
+  wheel=$(mktemp -d)
+  if timeout 60 python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest "$wheel" nvidia-cutlass==4.2.0.0 \
+    >/dev/null 2>&1; then
+    mkdir -p "$to"
+    python3 -m zipfile -e "$wheel"/*.whl "$to"
+  else
+    echo "CUTLASS could not be fetched: experts' products by cuBLASLt alone"
+  fi
+  rm -rf "$wheel"
+}
+
 # build_moevar : build/moevar, with what it needs installed
 build_moevar() {
   install_missing "${BUILD_PACKAGES[@]}" || return
   if [ ! -f build/build.ninja ]; then
+    fetch_cutlass build
     cmake --preset release -DMOEVAR_TESTS=OFF >build.log 2>&1 || { cat build.log >&2; return 3; }
     rm -f build.log
   fi

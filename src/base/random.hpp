@@ -143,6 +143,7 @@ enum class Stream : std::uint64_t {
   request_kind = 0x6B696E64,
   request_arrival = 0x61727269,
   request_length = 0x6C656E67,
+  step_excess = 0x65786365,
 };
 
 /// RandomKey(seed) narrowed to one use.

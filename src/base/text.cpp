@@ -53,4 +53,20 @@ std::string printable(std::string_view text, std::size_t limit) {
   return text.size() > limit ? line + "..." : line;
 }
 
+std::string ranges(std::span<const int> ascending) {
+  std::string text;
+  for (std::size_t begin = 0, end = 0; begin < ascending.size(); begin = end) {
+    for (end = begin + 1; end < ascending.size() && ascending[end] == ascending[end - 1] + 1;) {
+      ++end;
+    }
+    text += text.empty() ? "" : ",";
+    text += std::to_string(ascending[begin]);
+    if (end - begin > 1) {
+      text += end - begin == 2 ? ',' : '-';
+      text += std::to_string(ascending[end - 1]);
+    }
+  }
+  return text;
+}
+
 }  // namespace moevar

@@ -21,4 +21,7 @@ std::string one_of(std::span<const std::string_view> candidates);
 /// most `limit` bytes are kept.
 std::string printable(std::string_view text, std::size_t limit = 80);
 
+/// "0-3,8": ascending numbers with runs drawn together.
+std::string ranges(std::span<const int> ascending);
+
 }  // namespace moevar

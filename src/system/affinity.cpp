@@ -10,6 +10,7 @@
 #include <optional>
 #include <sstream>
 #include <unistd.h>
+#include <utility>
 
 #include <fmt/format.h>
 #include <hwloc.h>
@@ -30,16 +31,39 @@ struct BitmapDeleter {
 };
 using Bitmap = std::unique_ptr<std::remove_pointer_t<hwloc_bitmap_t>, BitmapDeleter>;
 
-Topology load_topology() {
+Topology new_topology() {
   hwloc_topology_t raw = nullptr;
   if (hwloc_topology_init(&raw) != 0) {
     throw LibraryError("hwloc_topology_init", std::strerror(errno));
   }
-  Topology topology(raw);
-  if (hwloc_topology_load(raw) != 0) {
+  return Topology(raw);
+}
+
+Topology loaded(Topology topology) {
+  if (hwloc_topology_load(topology.get()) != 0) {
     throw LibraryError("hwloc_topology_load", std::strerror(errno));
   }
   return topology;
+}
+
+Topology load_topology() { return loaded(new_topology()); }
+
+/// PCI devices alone: what hwloc would ask other drivers for takes time and may hang.
+Topology new_topology_with_pci() {
+  auto topology = new_topology();
+  if (hwloc_topology_set_type_filter(topology.get(), HWLOC_OBJ_PCI_DEVICE,
+                                     HWLOC_TYPE_FILTER_KEEP_ALL) != 0) {
+    throw LibraryError("hwloc_topology_set_type_filter", std::strerror(errno));
+  }
+  return topology;
+}
+
+std::vector<int> indices_of(hwloc_const_bitmap_t set) {
+  std::vector<int> indices;
+  for (int index = hwloc_bitmap_first(set); index >= 0; index = hwloc_bitmap_next(set, index)) {
+    indices.push_back(index);
+  }
+  return indices;
 }
 
 /// The hardware threads this process may run on: what the launcher or a control group left it.
@@ -66,10 +90,7 @@ std::vector<int> usable_cores_of(hwloc_topology_t topology) {
     }
   }
   if (cores.empty()) {  // a machine that does not say which threads share a core
-    for (int thread = hwloc_bitmap_first(allowed.get()); thread >= 0;
-         thread = hwloc_bitmap_next(allowed.get(), thread)) {
-      cores.push_back(thread);
-    }
+    cores = indices_of(allowed.get());
   }
   std::ranges::sort(cores);
   return cores;
@@ -155,6 +176,56 @@ int bind_to_core(int local_rank) {
     throw LibraryError(fmt::format("hwloc_set_cpubind to core {}", core), std::strerror(errno));
   }
   return core;
+}
+
+bool bind_to_cores(std::span<const int> cores) {
+  const auto topology = load_topology();
+  const Bitmap threads(hwloc_bitmap_alloc());
+  for (const int core : cores) {
+    hwloc_bitmap_set(threads.get(), static_cast<unsigned>(core));
+  }
+  if (hwloc_set_cpubind(topology.get(), threads.get(), HWLOC_CPUBIND_PROCESS) != 0) {
+    throw LibraryError(fmt::format("hwloc_set_cpubind to {} cores from {} on", cores.size(),
+                                   cores.empty() ? -1 : cores.front()),
+                       std::strerror(errno));
+  }
+  return hwloc_set_membind(topology.get(), threads.get(), HWLOC_MEMBIND_BIND, 0) == 0;
+}
+
+struct Machine::Hidden {
+  explicit Hidden(Topology loaded) : topology(std::move(loaded)) {}
+  Topology topology;
+};
+
+Machine::Machine() : hidden_(std::make_unique<Hidden>(loaded(new_topology_with_pci()))) {}
+
+Machine::Machine(const std::string& xml) {
+  auto topology = new_topology_with_pci();
+  if (hwloc_topology_set_xmlbuffer(topology.get(), xml.c_str(), static_cast<int>(xml.size()) + 1) !=
+      0) {
+    throw LibraryError("hwloc_topology_set_xmlbuffer", std::strerror(errno));
+  }
+  hidden_ = std::make_unique<Hidden>(loaded(std::move(topology)));
+}
+
+Machine::~Machine() = default;
+
+std::vector<int> Machine::usable_cores() const { return usable_cores_of(hidden_->topology.get()); }
+
+std::optional<Locality> Machine::near(const pci::Address& device) const {
+  auto* const topology = hidden_->topology.get();
+  auto* const found =
+      hwloc_get_pcidev_by_busid(topology, device.domain, device.bus, device.device, 0);
+  if (found == nullptr) {
+    return std::nullopt;
+  }
+  const auto* const next_to = hwloc_get_non_io_ancestor_obj(topology, found);
+  const auto* const root = hwloc_get_root_obj(topology);
+  const bool everywhere = hwloc_bitmap_isequal(next_to->cpuset, root->cpuset) != 0;
+  if (everywhere && hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_NUMANODE) > 1) {
+    return std::nullopt;
+  }
+  return Locality{indices_of(next_to->cpuset), indices_of(next_to->nodeset)};
 }
 
 std::string host_name() {

@@ -12,6 +12,23 @@ namespace moevar::gpu {
 
 bool built_with_cuda() noexcept { return true; }
 
+int runtime_version() noexcept { return CUDART_VERSION; }
+
+int driver_supports() noexcept {
+  int version = 0;
+  return cudaDriverGetVersion(&version) == cudaSuccess ? version : 0;
+}
+
+std::string why_none_visible() {
+  int count = 0;
+  const auto code = cudaGetDeviceCount(&count);
+  cudaGetLastError();  // clears the error
+  if (code != cudaSuccess) {
+    return cudaGetErrorString(code);
+  }
+  return count == 0 ? cudaGetErrorString(cudaErrorNoDevice) : "";
+}
+
 std::vector<VisibleGpu> visible() {
   int count = 0;
   if (cudaGetDeviceCount(&count) != cudaSuccess) {
@@ -31,7 +48,15 @@ std::vector<VisibleGpu> visible() {
       uuid += fmt::format("{}{:02x}", dash ? "-" : "",
                           static_cast<unsigned char>(properties.uuid.bytes[i]));
     }
-    gpus.push_back({ordinal, static_cast<const char*>(properties.name), uuid});
+    gpus.push_back({.ordinal = ordinal,
+                    .name = static_cast<const char*>(properties.name),
+                    .uuid = uuid,
+                    .pci = {static_cast<unsigned>(properties.pciDomainID),
+                            static_cast<unsigned>(properties.pciBusID),
+                            static_cast<unsigned>(properties.pciDeviceID)},
+                    .sms = properties.multiProcessorCount,
+                    .capability = 10 * properties.major + properties.minor,
+                    .memory_bytes = properties.totalGlobalMem});
   }
   return gpus;
 }
@@ -41,6 +66,12 @@ std::vector<VisibleGpu> visible() {
 bool built_with_cuda() noexcept { return false; }
 
 std::vector<VisibleGpu> visible() { return {}; }
+
+std::string why_none_visible() { return "this program was built without CUDA"; }
+
+int runtime_version() noexcept { return 0; }
+
+int driver_supports() noexcept { return 0; }
 
 #endif
 

@@ -3,18 +3,18 @@
 #include <array>
 #include <cstdlib>
 #include <ctime>
-#include <dlfcn.h>
 #include <fstream>
 #include <sys/utsname.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
-#include <mpi.h>
 
 #include "base/error.hpp"
 #include "system/affinity.hpp"
 #include "system/hdf5.hpp"
+#include "system/mpi.hpp"
 #include "system/nvml.hpp"
+#include "system/optional_library.hpp"
 
 namespace moevar::host {
 
@@ -77,34 +77,6 @@ void add_gpus(std::map<std::string, std::string>& facts) {
   }
 }
 
-std::string mpi_version() {
-  std::array<char, MPI_MAX_LIBRARY_VERSION_STRING> text{};
-  int length = 0;
-  if (MPI_Get_library_version(text.data(), &length) != MPI_SUCCESS) {
-    return kUnknown;
-  }
-  // "Open MPI v4.1.4, package: Debian OpenMPI, ident: ...": what follows the first comma is long
-  const std::string whole(text.data(), static_cast<std::size_t>(length));
-  return whole.substr(0, whole.find_first_of(",\n"));
-}
-
-/// The NCCL that a program of this environment would load.
-std::string nccl_version() {
-  void* library = ::dlopen("libnccl.so.2", RTLD_LAZY | RTLD_LOCAL);
-  if (library == nullptr) {
-    return "none";
-  }
-  auto* ask = reinterpret_cast<int (*)(int*)>(::dlsym(library, "ncclGetVersion"));
-  int version = 0;
-  const bool answered = ask != nullptr && ask(&version) == 0;
-  ::dlclose(library);
-  constexpr int kMajor = 10000;
-  constexpr int kMinor = 100;
-  return answered ? fmt::format("{}.{}.{}", version / kMajor, version / kMinor % kMinor,
-                                version % kMinor)
-                  : kUnknown;
-}
-
 // By name, none by pattern: a variable that somebody else may have put a secret into stays out.
 constexpr std::array kAllowed{"CUDA_DEVICE_ORDER",
                               "CUDA_VISIBLE_DEVICES",
@@ -112,6 +84,8 @@ constexpr std::array kAllowed{"CUDA_DEVICE_ORDER",
                               "HDF5_USE_FILE_LOCKING",
                               "LANG",
                               "LC_ALL",
+                              "MOEVAR_CUBLASLT",
+                              "MOEVAR_NCCL",
                               "MOEVAR_NVML",
                               "MOEVAR_PROGRESS",
                               "NCCL_ALGO",
@@ -168,7 +142,9 @@ std::map<std::string, std::string> facts() {
 }
 
 std::map<std::string, std::string> libraries() {
-  return {{"MPI", mpi_version()}, {"HDF5", hdf5::library_version()}, {"NCCL", nccl_version()}};
+  return {{"MPI", mpi::library_version()},
+          {"HDF5", hdf5::library_version()},
+          {"NCCL", find_nccl().version_text()}};
 }
 
 std::map<std::string, std::string> environment() {

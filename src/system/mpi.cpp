@@ -12,6 +12,9 @@
 #include <utility>
 
 #include <fmt/format.h>
+#if __has_include(<mpi-ext.h>)
+#include <mpi-ext.h>  // needs mpi.h before it
+#endif
 
 namespace moevar::mpi {
 
@@ -77,6 +80,40 @@ void abort(int status) noexcept {
     end_by_alarm(status);  // without memory MPI_Abort may not come to an end
     MPI_Abort(MPI_COMM_WORLD, status);
   }
+}
+
+std::string library_version() {
+  std::array<char, MPI_MAX_LIBRARY_VERSION_STRING> text{};
+  int length = 0;
+  if (MPI_Get_library_version(text.data(), &length) != MPI_SUCCESS) {
+    return "unknown";
+  }
+  // "Open MPI v4.1.4, package: Debian OpenMPI, ident: ...": what follows the first comma is long
+  const std::string whole(text.data(), static_cast<std::size_t>(length));
+  return whole.substr(0, whole.find_first_of(",\n"));
+}
+
+std::string thread_level() {
+  int level = MPI_THREAD_SINGLE;
+  MOEVAR_MPI(MPI_Query_thread(&level));
+  switch (level) {
+    case MPI_THREAD_SINGLE:
+      return "single";
+    case MPI_THREAD_FUNNELED:
+      return "funneled";
+    case MPI_THREAD_SERIALIZED:
+      return "serialized";
+    default:
+      return "multiple";
+  }
+}
+
+std::optional<bool> cuda_aware() {
+#ifdef MPIX_CUDA_AWARE_SUPPORT
+  return MPIX_Query_cuda_support() == 1;
+#else
+  return std::nullopt;
+#endif
 }
 
 Communicator::Communicator(MPI_Comm comm, bool owned) : comm_(comm), owned_(owned) {

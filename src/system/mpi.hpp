@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -44,6 +45,13 @@ void abort(int status) noexcept;
 
 /// The process ends with that status in 5 s, whatever hangs until then; needs no memory.
 void end_by_alarm(int status) noexcept;
+
+/// "Open MPI v4.1.4"; "unknown" where the library does not tell. Not collective.
+std::string library_version();
+/// What threads may call MPI: "single", "funneled", "serialized" or "multiple". Not collective.
+std::string thread_level();
+/// Whether MPI takes pointers to GPU memory; nullopt: it does not tell. Not collective.
+std::optional<bool> cuda_aware();
 
 /// A communicator that this object owns, or a view of MPI_COMM_WORLD.
 class Communicator {

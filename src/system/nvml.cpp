@@ -1,5 +1,6 @@
 #include "system/nvml.hpp"
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstdlib>
@@ -18,6 +19,7 @@ constexpr int kSuccess = 0;
 constexpr int kInvalidArgument = 2;
 constexpr int kNotSupported = 3;
 constexpr int kNoPermission = 4;
+constexpr int kInsufficientSize = 7;
 constexpr int kGpuIsLost = 15;
 constexpr int kResetRequired = 16;
 constexpr unsigned kUuidBytes = 96;
@@ -52,6 +54,21 @@ struct PciInfo {
   std::array<char, 32> id;
 };
 
+struct MemoryInfo {
+  unsigned long long total;
+  unsigned long long free;
+  unsigned long long used;
+};
+
+/// nvmlProcessInfo_v2_t, which is _v3's as well.
+struct ProcessInfo {
+  unsigned pid;
+  unsigned long long memory;
+  unsigned gpu_instance;
+  unsigned compute_instance;
+};
+constexpr unsigned long long kNotTold = ~0ULL;
+
 /// The functions in use; a null pointer where this driver has none.
 struct Functions {
   int (*init)() = nullptr;
@@ -60,9 +77,16 @@ struct Functions {
   int (*by_index)(unsigned, Handle*) = nullptr;
   int (*by_uuid)(const char*, Handle*) = nullptr;
   int (*driver)(char*, unsigned) = nullptr;
+  int (*cuda_version)(int*) = nullptr;
   int (*uuid)(Handle, char*, unsigned) = nullptr;
   int (*name)(Handle, char*, unsigned) = nullptr;
   int (*pci)(Handle, PciInfo*) = nullptr;
+  int (*index)(Handle, unsigned*) = nullptr;
+  int (*memory)(Handle, MemoryInfo*) = nullptr;
+  int (*processes)(Handle, unsigned*, ProcessInfo*) = nullptr;
+  int (*compute_mode)(Handle, int*) = nullptr;
+  int (*mig_mode)(Handle, unsigned*, unsigned*) = nullptr;
+  int (*capability)(Handle, int*, int*) = nullptr;
   int (*persistence)(Handle, int*) = nullptr;
   int (*constraints)(Handle, unsigned*, unsigned*) = nullptr;
   int (*default_limit)(Handle, unsigned*) = nullptr;
@@ -128,9 +152,17 @@ struct Library {
     take(library, call.by_index, {"nvmlDeviceGetHandleByIndex_v2"});
     take(library, call.by_uuid, {"nvmlDeviceGetHandleByUUID"});
     take(library, call.driver, {"nvmlSystemGetDriverVersion"});
+    take(library, call.cuda_version, {"nvmlSystemGetCudaDriverVersion_v2"});
     take(library, call.uuid, {"nvmlDeviceGetUUID"});
     take(library, call.name, {"nvmlDeviceGetName"});
     take(library, call.pci, {"nvmlDeviceGetPciInfo_v3"});
+    take(library, call.index, {"nvmlDeviceGetIndex"});
+    take(library, call.memory, {"nvmlDeviceGetMemoryInfo"});
+    take(library, call.processes,
+         {"nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetComputeRunningProcesses_v2"});
+    take(library, call.compute_mode, {"nvmlDeviceGetComputeMode"});
+    take(library, call.mig_mode, {"nvmlDeviceGetMigMode"});
+    take(library, call.capability, {"nvmlDeviceGetCudaComputeCapability"});
     take(library, call.persistence, {"nvmlDeviceGetPersistenceMode"});
     take(library, call.constraints, {"nvmlDeviceGetPowerManagementLimitConstraints"});
     take(library, call.default_limit, {"nvmlDeviceGetPowerManagementDefaultLimit"});
@@ -250,17 +282,26 @@ std::optional<std::string> driver_version() {
              : std::nullopt;
 }
 
-std::vector<std::string> uuids() {
-  if (!available()) {
-    return {};
+std::optional<int> driver_supports_cuda() {
+  int version = 0;
+  return available() && answered(library().call.cuda_version, &version) ? std::optional(version)
+                                                                        : std::nullopt;
+}
+
+unsigned count() {
+  unsigned gpus = 0;
+  if (available()) {
+    ask("nvmlDeviceGetCount_v2", library().call.count, &gpus);
   }
-  unsigned count = 0;
-  ask("nvmlDeviceGetCount_v2", library().call.count, &count);
+  return gpus;
+}
+
+std::vector<std::string> uuids() {
+  const unsigned gpus = count();
   std::vector<std::string> all;
-  for (unsigned i = 0; i < count; ++i) {
-    Handle handle = nullptr;
-    ask("nvmlDeviceGetHandleByIndex_v2", library().call.by_index, i, &handle);
-    all.push_back(uuid_of(handle));
+  all.reserve(gpus);
+  for (unsigned i = 0; i < gpus; ++i) {
+    all.push_back(Device::at(i).uuid());
   }
   return all;
 }
@@ -281,6 +322,15 @@ Device Device::find(const std::string& uuid) {
   return {handle, uuid};
 }
 
+Device Device::at(unsigned index) {
+  if (!available()) {
+    throw EnvironmentError(why_unavailable());
+  }
+  Handle handle = nullptr;
+  ask("nvmlDeviceGetHandleByIndex_v2", library().call.by_index, index, &handle);
+  return {handle, uuid_of(handle)};
+}
+
 std::string Device::name() const {
   std::array<char, kNameBytes> text{};
   ask("nvmlDeviceGetName", library().call.name, handle_, text.data(), kNameBytes);
@@ -291,6 +341,70 @@ std::string Device::pci_bus_id() const {
   PciInfo info{};
   ask("nvmlDeviceGetPciInfo_v3", library().call.pci, handle_, &info);
   return info.id.data();
+}
+
+pci::Address Device::pci_address() const {
+  PciInfo info{};
+  ask("nvmlDeviceGetPciInfo_v3", library().call.pci, handle_, &info);
+  return {info.domain, info.bus, info.device};
+}
+
+unsigned Device::index() const {
+  unsigned index = 0;
+  ask("nvmlDeviceGetIndex", library().call.index, handle_, &index);
+  return index;
+}
+
+Memory Device::memory() const {
+  MemoryInfo info{};
+  ask("nvmlDeviceGetMemoryInfo", library().call.memory, handle_, &info);
+  return {info.total, info.free};
+}
+
+std::vector<Process> Device::processes() const {
+  constexpr int kTries = 8;  // the number may grow between two calls
+  std::vector<ProcessInfo> infos;
+  unsigned number = 0;
+  int code = kInsufficientSize;
+  for (int i = 0; i < kTries && code == kInsufficientSize; ++i) {
+    infos.resize(number);
+    code = library().call.processes == nullptr
+               ? kNotSupported
+               : library().call.processes(handle_, &number, infos.empty() ? nullptr : infos.data());
+  }
+  if (code != kSuccess) {
+    throw NvmlError(kind_of(code), "nvmlDeviceGetComputeRunningProcesses", library().text(code));
+  }
+  infos.resize(std::min<std::size_t>(number, infos.size()));
+  std::vector<Process> all;
+  all.reserve(infos.size());
+  for (const auto& info : infos) {
+    all.push_back({info.pid, info.memory == kNotTold ? std::nullopt : std::optional(info.memory)});
+  }
+  return all;
+}
+
+std::optional<ComputeMode> Device::compute_mode() const {
+  int mode = 0;
+  const bool known = answered(library().call.compute_mode, handle_, &mode) && mode >= 0 &&
+                     mode <= static_cast<int>(ComputeMode::exclusive_process);
+  return known ? std::optional(static_cast<ComputeMode>(mode)) : std::nullopt;
+}
+
+std::optional<bool> Device::mig_mode() const {
+  unsigned current = 0;
+  unsigned pending = 0;
+  return answered(library().call.mig_mode, handle_, &current, &pending)
+             ? std::optional(current != 0)
+             : std::nullopt;
+}
+
+std::optional<int> Device::capability() const {
+  int major = 0;
+  int minor = 0;
+  return answered(library().call.capability, handle_, &major, &minor)
+             ? std::optional(10 * major + minor)
+             : std::nullopt;
 }
 
 std::optional<bool> Device::persistence_mode() const {

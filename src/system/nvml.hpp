@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "system/pci.hpp"
 
 /// NVML, one thin function per question. The library is loaded when first asked for:
 /// libnvidia-ml.so.1, or the one that the environment variable MOEVAR_NVML names, a stand-in for
@@ -36,6 +37,12 @@ std::string why_unavailable();
 
 /// The driver's version; nullopt where it does not tell.
 std::optional<std::string> driver_version();
+
+/// The newest CUDA that the driver supports, major × 1000 + minor × 10; nullopt: not told.
+std::optional<int> driver_supports_cuda();
+
+/// How many GPUs there are, lost ones included. 0 without NVML. Throws NvmlError.
+unsigned count();
 
 /// Every GPU's UUID in NVML's order, which is not CUDA's. Empty without NVML. Throws NvmlError.
 std::vector<std::string> uuids();
@@ -68,15 +75,45 @@ struct Counts {
   double hw_thermal_ns = std::numeric_limits<double>::quiet_NaN();
 };
 
+struct Memory {
+  std::uint64_t total_bytes = 0;
+  std::uint64_t free_bytes = 0;
+};
+
+/// Who may make a context on a GPU: any number of processes, one, or none.
+enum class ComputeMode { shared, exclusive_thread, prohibited, exclusive_process };
+
+/// A process with a compute context on a GPU.
+struct Process {
+  unsigned pid = 0;                           ///< of the host's process namespace
+  std::optional<std::uint64_t> memory_bytes;  ///< nullopt: the driver does not tell
+  bool operator==(const Process&) const = default;
+};
+
 /// One GPU. Members throw NvmlError unless said otherwise.
 class Device {
  public:
   /// Throws EnvironmentError without NVML, or where it has no GPU of that UUID.
   static Device find(const std::string& uuid);
 
+  /// The GPU of an index below count(). Throws NvmlError, also where it is lost.
+  static Device at(unsigned index);
+
   [[nodiscard]] const std::string& uuid() const noexcept { return uuid_; }
   [[nodiscard]] std::string name() const;
   [[nodiscard]] std::string pci_bus_id() const;
+  [[nodiscard]] pci::Address pci_address() const;
+  /// NVML's index, which is not CUDA's ordinal.
+  [[nodiscard]] unsigned index() const;
+  [[nodiscard]] Memory memory() const;
+  /// Every process that computes on it, this one included. Throws NvmlError where this driver or
+  /// this container does not tell.
+  [[nodiscard]] std::vector<Process> processes() const;
+  /// nullopt: the driver does not tell, or the GPU has no such mode.
+  [[nodiscard]] std::optional<ComputeMode> compute_mode() const;
+  [[nodiscard]] std::optional<bool> mig_mode() const;
+  /// Compute capability × 10.
+  [[nodiscard]] std::optional<int> capability() const;
   /// nullopt: the driver does not tell.
   [[nodiscard]] std::optional<bool> persistence_mode() const;
 

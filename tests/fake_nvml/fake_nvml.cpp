@@ -1,3 +1,4 @@
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -23,6 +24,7 @@ constexpr int kInvalidArgument = 2;
 constexpr int kNotSupported = 3;
 constexpr int kNoPermission = 4;
 constexpr int kNotFound = 6;
+constexpr int kInsufficientSize = 7;
 constexpr int kDriverNotLoaded = 9;
 constexpr int kGpuIsLost = 15;
 
@@ -35,6 +37,31 @@ struct Field {
   int code;
   unsigned long long value;
 };
+
+struct MemoryInfo {
+  unsigned long long total;
+  unsigned long long free;
+  unsigned long long used;
+};
+
+struct ProcessInfo {
+  unsigned pid;
+  unsigned long long memory;
+  unsigned gpu_instance;
+  unsigned compute_instance;
+};
+
+struct PciInfo {
+  std::array<char, 16> legacy_id;
+  unsigned domain;
+  unsigned bus;
+  unsigned device;
+  unsigned device_id;
+  unsigned subsystem_id;
+  std::array<char, 32> id;
+};
+
+constexpr unsigned long long kNotTold = ~0ULL;
 
 State* open_state() {
   const char* path = std::getenv("MOEVAR_FAKE_NVML_STATE");
@@ -135,7 +162,7 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, void** handle) {
     return kInvalidArgument;
   }
   *handle = &state()->gpu[index];
-  return kSuccess;
+  return state()->gpu[index].lost > 1 ? kGpuIsLost : kSuccess;
 }
 
 int nvmlDeviceGetHandleByUUID(const char* uuid, void** handle) {
@@ -156,9 +183,75 @@ int nvmlDeviceGetName(void* /*handle*/, char* out, unsigned bytes) {
   return copy_text("Fake GPU", out, bytes);
 }
 
-int nvmlDeviceGetPersistenceMode(void* /*handle*/, int* on) {
-  *on = 1;
+int nvmlSystemGetDriverVersion(char* out, unsigned bytes) {
+  return copy_text("580.00.00", out, bytes);
+}
+
+int nvmlSystemGetCudaDriverVersion_v2(int* version) {
+  *version = 13000;
   return kSuccess;
+}
+
+int nvmlDeviceGetIndex(void* handle, unsigned* index) {
+  *index = static_cast<unsigned>(&gpu_of(handle) - state()->gpu.data());
+  return kSuccess;
+}
+
+int nvmlDeviceGetPciInfo_v3(void* handle, PciInfo* info) {
+  *info = {};
+  const int code =
+      answer(handle, &info->bus, [](const Gpu& gpu, auto) { return gpu.pci_bus.load(); });
+  std::snprintf(info->id.data(), info->id.size(), "%08X:%02X:%02X.0", 0U, info->bus, 0U);
+  return code;
+}
+
+int nvmlDeviceGetMemoryInfo(void* handle, MemoryInfo* info) {
+  return answer(handle, &info->total, [info](const Gpu& gpu, auto) {
+    info->used = 0;
+    for (std::size_t i = 0; i < gpu.pid.size(); ++i) {
+      const unsigned long long bytes = gpu.process_bytes[i];
+      info->used += gpu.pid[i] != 0 && bytes != kNotTold ? bytes : 0;
+    }
+    info->free = gpu.memory_bytes - info->used;
+    return gpu.memory_bytes.load();
+  });
+}
+
+int nvmlDeviceGetComputeRunningProcesses_v3(void* handle, unsigned* count, ProcessInfo* infos) {
+  unsigned running = 0;
+  const int code = answer(handle, &running, [count, infos](const Gpu& gpu, auto) {
+    unsigned number = 0;
+    for (std::size_t i = 0; i < gpu.pid.size(); ++i) {
+      if (gpu.pid[i] != 0 && number++ < *count) {
+        infos[number - 1] = {static_cast<unsigned>(gpu.pid[i]), gpu.process_bytes[i], ~0U, ~0U};
+      }
+    }
+    return number;
+  });
+  const bool fits = running <= *count;
+  *count = running;
+  return code != kSuccess || fits ? code : kInsufficientSize;
+}
+
+int nvmlDeviceGetComputeMode(void* handle, int* mode) {
+  return answer(handle, mode, [](const Gpu& gpu, auto) { return gpu.compute_mode.load(); });
+}
+
+int nvmlDeviceGetMigMode(void* handle, unsigned* current, unsigned* pending) {
+  if (gpu_of(handle).mig > 1) {
+    return kNotSupported;
+  }
+  *pending = static_cast<unsigned>(gpu_of(handle).mig);
+  return answer(handle, current, [](const Gpu& gpu, auto) { return gpu.mig.load(); });
+}
+
+int nvmlDeviceGetCudaComputeCapability(void* handle, int* major, int* minor) {
+  *minor = static_cast<int>(gpu_of(handle).capability % 10);
+  return answer(handle, major, [](const Gpu& gpu, auto) { return gpu.capability / 10; });
+}
+
+int nvmlDeviceGetPersistenceMode(void* handle, int* on) {
+  return answer(handle, on, [](const Gpu& gpu, auto) { return gpu.not_persistent == 0 ? 1 : 0; });
 }
 
 int nvmlDeviceGetPowerManagementLimitConstraints(void* handle, unsigned* min, unsigned* max) {

@@ -18,6 +18,7 @@ static_assert(Word::is_always_lock_free && sizeof(Word) == 8);
 
 inline constexpr std::uint64_t kMagic = 0x314C4D564E454B46;  // "FKENVML1"
 inline constexpr int kMaxGpus = 16;
+inline constexpr int kMaxProcesses = 4;
 
 /// One GPU. Limits mW, times ms unless named otherwise; 0 turns a behaviour off.
 struct Gpu {
@@ -34,7 +35,7 @@ struct Gpu {
   Word clamp_mw;             ///< enforces no less than this
   Word slow_ms;              ///< until a new limit is enforced
   Word revert_ms;            ///< until a limit gives way to the default by itself
-  Word lost;                 ///< every call answers GPU is lost
+  Word lost;                 ///< every call answers GPU is lost; 2: it has no handle either
   Word lost_after_writes;    ///< lost from that many writes on
   Word block_set_ms;         ///< a call that sets takes so long
   Word block_get_ms;         ///< a call that reads takes so long
@@ -55,6 +56,15 @@ struct Gpu {
   Word changed_mc;     ///< temperature then
   Word energy_mj;      ///< until then
   Word capped_ns;      ///< time under the cap until then
+
+  Word pci_bus;
+  Word memory_bytes;
+  Word not_persistent;                            ///< persistence mode is off
+  Word compute_mode;                              ///< NVML's number
+  Word mig;                                       ///< 0: off, 1: on, 2: not supported
+  Word capability;                                ///< compute capability × 10
+  std::array<Word, kMaxProcesses> pid;            ///< processes that compute; 0: none
+  std::array<Word, kMaxProcesses> process_bytes;  ///< all ones: not told
 };
 
 struct State {

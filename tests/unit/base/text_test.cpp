@@ -1,6 +1,7 @@
 #include "base/text.hpp"
 
 #include <array>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -29,6 +30,13 @@ TEST(Text, OneOfReadsAsASentence) {
 TEST(Text, PrintableStaysOnOneLine) {
   EXPECT_EQ(printable("a\nb\tc\x7f"), "a?b?c?");
   EXPECT_EQ(printable("abcdef", 3), "abc...");
+}
+
+TEST(Text, RangesDrawRunsTogether) {
+  EXPECT_EQ(ranges(std::vector<int>{}), "");
+  EXPECT_EQ(ranges(std::vector{7}), "7");
+  EXPECT_EQ(ranges(std::vector{0, 1}), "0,1");
+  EXPECT_EQ(ranges(std::vector{0, 1, 2, 3, 8, 10, 11, 12}), "0-3,8,10-12");
 }
 
 }  // namespace
