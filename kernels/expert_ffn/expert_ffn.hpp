@@ -38,6 +38,20 @@ constexpr double flops(const Shape& shape, std::size_t rows) noexcept {
 /// rows, the input and the output.
 double bytes(const Shape& shape, std::span<const Group> groups) noexcept;
 
+/// What the weights and the products' operands are on a GPU; sums are single precision in both.
+enum class Precision {
+  bf16,
+  fp8  ///< e4m3 with a factor for each weight matrix and one for each row of the activations
+};
+
+/// Bytes of one expert on a GPU: its three matrices, and with fp8 their three factors.
+std::size_t slot_bytes(const Shape& shape, Precision precision) noexcept;
+
+/// bytes() on a GPU, for `rows` of every expert: the weights of those that have rows in
+/// `precision`, the input and the output in bfloat16.
+double device_bytes(const Shape& shape, Precision precision,
+                    std::span<const std::size_t> rows) noexcept;
+
 /// Scratch memory of run_cpu, so that it allocates nothing. Groups of more than `block_rows` rows
 /// are done in blocks of that many.
 class Workspace {

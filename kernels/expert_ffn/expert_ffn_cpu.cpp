@@ -95,6 +95,29 @@ double bytes(const Shape& shape, std::span<const Group> groups) noexcept {
   return floats * sizeof(float);
 }
 
+std::size_t slot_bytes(const Shape& shape, Precision precision) noexcept {
+  constexpr std::size_t kAlignment = 256;
+  const std::size_t matrices = 3 * shape.hidden * shape.intermediate;
+  const std::size_t bytes =
+      precision == Precision::bf16 ? 2 * matrices : matrices + 3 * sizeof(float);
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+double device_bytes(const Shape& shape, Precision precision,
+                    std::span<const std::size_t> rows) noexcept {
+  constexpr double kBf16Bytes = 2.0;
+  const auto hidden = static_cast<double>(shape.hidden);
+  const double weights = 3.0 * hidden * static_cast<double>(shape.intermediate) *
+                         (precision == Precision::bf16 ? kBf16Bytes : 1.0);
+  double bytes = 0.0;
+  for (const std::size_t count : rows) {
+    if (count > 0) {
+      bytes += weights + 2.0 * static_cast<double>(count) * hidden * kBf16Bytes;
+    }
+  }
+  return bytes;
+}
+
 void run_cpu(const Shape& shape, std::span<const Group> groups, std::span<const float> x,
              std::span<float> y, Workspace& workspace) {
   float* const gate = workspace.gate().data();

@@ -110,5 +110,13 @@ TEST(ExpertFfn, CountsItsWork) {
   EXPECT_EQ(bytes({10, 20}, groups), 4.0 * (2 * 3 * 10 * 20 + 2 * 5 * 10));
 }
 
+TEST(ExpertFfn, CountsItsBytesOnAGpu) {
+  EXPECT_EQ(slot_bytes({16, 32}, Precision::bf16), 2U * 3 * 16 * 32);
+  EXPECT_EQ(slot_bytes({16, 32}, Precision::fp8), 3U * 16 * 32 + 256);
+  const std::vector<std::size_t> rows{3, 0, 2};
+  EXPECT_EQ(device_bytes({16, 32}, Precision::bf16, rows), 2.0 * (2 * 3 * 16 * 32 + 2 * 5 * 16));
+  EXPECT_EQ(device_bytes({16, 32}, Precision::fp8, rows), 2.0 * 3 * 16 * 32 + 2.0 * 2 * 5 * 16);
+}
+
 }  // namespace
 }  // namespace moevar::expert_ffn
