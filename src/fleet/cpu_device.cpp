@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include "fleet/node_places.hpp"
 #include "system/affinity.hpp"
 
 namespace moevar::fleet {
@@ -14,7 +15,7 @@ namespace moevar::fleet {
 CpuDevice::CpuDevice(const expert_ffn::Shape& shape, std::uint64_t seed, int layers, int slots)
     : shape_(shape),
       seed_(seed),
-      slots_({static_cast<std::size_t>(layers), static_cast<std::size_t>(slots)}),
+      slots_(layers, slots),
       groups_(static_cast<std::size_t>(slots)),
       workspace_(shape) {}
 
@@ -32,30 +33,9 @@ void CpuDevice::load(int layer, std::span<const std::int32_t> experts) {
   place(layer, std::move(loaded));
 }
 
-const CpuDevice::Slot* CpuDevice::find(int layer, std::int32_t expert) const {
-  const auto row = slots_.row(layer);
-  const auto found = std::ranges::find(row, expert, &Slot::expert);
-  return found == row.end() ? nullptr : &*found;
-}
-
 std::shared_ptr<ExpertWeights> CpuDevice::take_spare() {
-  if (spares_.empty()) {
-    return std::make_shared<ExpertWeights>(shape_);
-  }
-  auto spare = std::move(spares_.back());
-  spares_.pop_back();
-  return spare;
-}
-
-void CpuDevice::place(int layer, std::vector<Slot> experts) {
-  const auto row = slots_.row(layer);
-  std::ranges::swap_ranges(row, experts);
-  for (Slot& old : experts) {
-    if (old.weights.use_count() == 1) {  // no slot holds it any more
-      spares_.push_back(std::move(old.weights));
-    }
-    old.weights.reset();
-  }
+  auto spare = slots_.take_spare();
+  return spare ? spare : std::make_shared<ExpertWeights>(shape_);
 }
 
 std::uint64_t CpuDevice::expected_checksum(int layer, std::int32_t expert) const {
@@ -65,18 +45,15 @@ std::uint64_t CpuDevice::expected_checksum(int layer, std::int32_t expert) const
 void CpuDevice::run_experts(int layer, std::span<const std::int64_t> rows_per_slot,
                             std::span<const float> x, std::span<float> y) {
   for (std::size_t s = 0; s < groups_.size(); ++s) {
-    groups_[s] = {slots_(layer, s).weights->view(), static_cast<std::size_t>(rows_per_slot[s])};
+    groups_[s] = {slots_.at(layer, static_cast<int>(s)).weights->view(),
+                  static_cast<std::size_t>(rows_per_slot[s])};
   }
   expert_ffn::run_cpu(shape_, groups_, x, y, workspace_);
 }
 
 std::vector<DeviceIdentity> bind_cpu_fleet(const mpi::Communicator& comm, int devices) {
   const auto node = comm.split_by_node();
-  // a node's index: how many first ranks of nodes come before its own first rank
-  std::int64_t first_rank = comm.rank();
-  node.broadcast(std::span(&first_rank, 1));
-  const auto first_ranks = comm.all_gather(first_rank);
-  const auto slots = comm.all_gather(std::int64_t{node.rank()});
+  const auto places = gather_places(comm, node);
   // what can fail on one rank alone comes before the exchange of it
   int core = 0;
   std::string host;
@@ -90,11 +67,9 @@ std::vector<DeviceIdentity> bind_cpu_fleet(const mpi::Communicator& comm, int de
   const auto hosts = comm.all_gather(host);
   const auto models = comm.all_gather(model);
 
-  std::map<std::int64_t, int> node_of;
   std::map<std::string, int> uses;
   std::vector<DeviceIdentity> fleet;
   for (std::size_t rank = 0; rank < static_cast<std::size_t>(devices); ++rank) {
-    const int next = static_cast<int>(node_of.size());
     std::string uuid = fmt::format("cpu-{}-{}", hosts[rank], cores[rank]);
     if (const int before = uses[uuid]++; before > 0) {
       uuid += fmt::format(".{}", before);
@@ -104,8 +79,8 @@ std::vector<DeviceIdentity> bind_cpu_fleet(const mpi::Communicator& comm, int de
                      .uuid = std::move(uuid),
                      .name = models[rank],
                      .host = hosts[rank],
-                     .node = node_of.try_emplace(first_ranks[rank], next).first->second,
-                     .slot = static_cast<int>(slots[rank]),
+                     .node = places[rank].node,
+                     .slot = places[rank].local_rank,
                      .rank = static_cast<int>(rank)});
   }
   return fleet;

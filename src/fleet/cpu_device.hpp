@@ -3,12 +3,13 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "base/identity.hpp"
-#include "base/tensor.hpp"
 #include "expert_ffn/expert_ffn.hpp"
 #include "fleet/expert_weights.hpp"
+#include "fleet/slot_table.hpp"
 #include "system/mpi.hpp"
 
 namespace moevar::fleet {
@@ -16,30 +17,29 @@ namespace moevar::fleet {
 /// One CPU core as a device: holds its slots' expert weights and runs them.
 class CpuDevice {
  public:
-  /// What lies in a slot. Two slots of a device with the same expert share its memory.
-  struct Slot {
-    std::int32_t expert = -1;
-    std::shared_ptr<ExpertWeights> weights;
-  };
+  using Slots = SlotTable<ExpertWeights>;
+  using Slot = Slots::Slot;
 
   /// Empty slots, [layers][slots].
   CpuDevice(const expert_ffn::Shape& shape, std::uint64_t seed, int layers, int slots);
 
-  [[nodiscard]] int layers() const noexcept { return static_cast<int>(slots_.extent(0)); }
-  [[nodiscard]] int slots() const noexcept { return static_cast<int>(slots_.extent(1)); }
+  [[nodiscard]] int layers() const noexcept { return slots_.layers(); }
+  [[nodiscard]] int slots() const noexcept { return slots_.slots(); }
   [[nodiscard]] const expert_ffn::Shape& shape() const noexcept { return shape_; }
 
   /// Makes the weights of a layer's experts, one a slot, in place of what was there.
   void load(int layer, std::span<const std::int32_t> experts);
 
-  [[nodiscard]] const Slot& at(int layer, int slot) const { return slots_(layer, slot); }
+  [[nodiscard]] const Slot& at(int layer, int slot) const { return slots_.at(layer, slot); }
   /// The slot of a layer that holds `expert`; nullptr where none does.
-  [[nodiscard]] const Slot* find(int layer, std::int32_t expert) const;
+  [[nodiscard]] const Slot* find(int layer, std::int32_t expert) const {
+    return slots_.find(layer, expert);
+  }
 
   /// Storage that no slot uses, for an expert that is on its way here.
   [[nodiscard]] std::shared_ptr<ExpertWeights> take_spare();
   /// Puts a layer's experts in place all at once; storage that falls free becomes spare.
-  void place(int layer, std::vector<Slot> experts);
+  void place(int layer, std::vector<Slot> experts) { slots_.place(layer, std::move(experts)); }
 
   /// What the checksum of an expert's weights must be.
   [[nodiscard]] std::uint64_t expected_checksum(int layer, std::int32_t expert) const;
@@ -52,8 +52,7 @@ class CpuDevice {
  private:
   expert_ffn::Shape shape_;
   std::uint64_t seed_;
-  Matrix<Slot> slots_;
-  std::vector<std::shared_ptr<ExpertWeights>> spares_;
+  Slots slots_;
   std::vector<expert_ffn::Group> groups_;
   expert_ffn::Workspace workspace_;
 };

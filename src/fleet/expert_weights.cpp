@@ -3,33 +3,19 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cmath>
 
-#include "base/random.hpp"
+#include "fleet/uniform_values.hpp"
 
 namespace moevar::fleet {
 
 namespace {
 
-enum class WeightMatrix : std::uint8_t { w1 = 0, w3 = 1, w2 = 2, router = 3 };
-constexpr std::array kMatrices{WeightMatrix::w1, WeightMatrix::w3, WeightMatrix::w2};
-
-RandomKey matrix_key(std::uint64_t seed, int layer, std::int32_t expert, WeightMatrix matrix) {
-  return random_stream(seed, Stream::weights)[static_cast<std::uint64_t>(
-      layer)][static_cast<std::uint64_t>(expert)][static_cast<std::uint64_t>(matrix)];
-}
-
-/// Uniform on (-sqrt(3 variance), sqrt(3 variance)), for the indices from `first` on.
+/// For the indices from `first` on.
 void fill_uniform(RandomKey key, std::uint64_t first, double variance, std::span<float> values) {
-  const double edge = std::sqrt(3.0 * variance);
+  const double edge = edge_of(variance);
   for (std::size_t i = 0; i < values.size(); ++i) {
-    values[i] = static_cast<float>((2.0 * key[first + i].uniform() - 1.0) * edge);
+    values[i] = uniform_value(key, first + i, edge);
   }
-}
-
-double variance_of(const expert_ffn::Shape& shape, WeightMatrix matrix) {
-  const std::size_t fan_in = matrix == WeightMatrix::w2 ? shape.intermediate : shape.hidden;
-  return 1.0 / static_cast<double>(fan_in);
 }
 
 /// Each word is mixed with its place before they are summed: another value anywhere, or two values
@@ -50,7 +36,7 @@ ExpertWeights::ExpertWeights(const expert_ffn::Shape& shape)
 void ExpertWeights::fill(std::uint64_t seed, int layer, std::int32_t expert) {
   const std::size_t matrix_size = shape_.hidden * shape_.intermediate;
   std::span<float> rest(values_);
-  for (const auto matrix : kMatrices) {
+  for (const auto matrix : kExpertMatrices) {
     fill_uniform(matrix_key(seed, layer, expert, matrix), 0, variance_of(shape_, matrix),
                  rest.first(matrix_size));
     rest = rest.subspan(matrix_size);
@@ -71,7 +57,7 @@ std::uint64_t expected_checksum(const expert_ffn::Shape& shape, std::uint64_t se
   std::array<float, 4096> piece{};
   std::uint64_t sum = 0;
   std::uint64_t place = 0;
-  for (const auto matrix : kMatrices) {
+  for (const auto matrix : kExpertMatrices) {
     const auto key = matrix_key(seed, layer, expert, matrix);
     for (std::size_t first = 0; first < matrix_size; first += piece.size()) {
       const auto values = std::span(piece).first(std::min(piece.size(), matrix_size - first));
