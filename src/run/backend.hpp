@@ -101,8 +101,11 @@ class Backend {
   /// Time of a layer without its experts, tokens spread evenly. Between start_serving() and the
   /// next placement. Throws CheckError where the backend serves no requests.
   [[nodiscard]] virtual double exchange_us(std::int64_t tokens) const;
-  /// What speed models say that a step's layers take; nothing where steps are computed from them
-  /// anyway.
+  /// Takes steps of many sizes to learn what they take beyond what speed models say; what earlier
+  /// calls since start_serving() learnt stays.
+  virtual void calibrate(const placement::SpeedModels& /*speeds*/) {}
+  /// What speed models say that a step's layers take, plus what one of calibrate()'s steps took
+  /// beyond them; nothing where steps are computed from speed models anyway.
   [[nodiscard]] virtual std::optional<double> foresee_us(
       const PhaseSteps& /*step*/, const placement::SpeedModels& /*speeds*/) const {
     return std::nullopt;

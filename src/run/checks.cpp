@@ -9,9 +9,9 @@
 #include "fleet/draw.hpp"
 #include "fleet/gpu_family.hpp"
 #include "placement/placement.hpp"
+#include "run/cuda_backend.hpp"
 #include "run/runner.hpp"
 #include "run/sensors.hpp"
-#include "system/gpu.hpp"
 
 namespace moevar::run {
 
@@ -76,8 +76,8 @@ void check_conditions(const study::ParsedStudy& parsed, study::DeviceKind kind) 
     }
     return;
   }
-  if (cpu_has_sensors()) {
-    return;  // the stand-in knows its own range
+  if (kind == study::DeviceKind::cuda || cpu_has_sensors()) {
+    return;  // they know their own range
   }
   if (!wanted.power_cap_w.empty() || wanted.heat != std::vector{study::Heat::soaked}) {
     const auto* key = wanted.power_cap_w.empty() ? "conditions.heat" : "conditions.power_cap_w";
@@ -90,7 +90,9 @@ void check_conditions(const study::ParsedStudy& parsed, study::DeviceKind kind) 
 void check_device_keys(const study::ParsedStudy& parsed, study::DeviceKind kind) {
   const auto& study = parsed.study;
   const bool model = kind == study::DeviceKind::model;
-  if (study.record.telemetry_hz > 0.0 && (model ? !study.fleet.transient : !cpu_has_sensors())) {
+  const bool cuda = kind == study::DeviceKind::cuda;
+  if (study.record.telemetry_hz > 0.0 && !cuda &&
+      (model ? !study.fleet.transient : !cpu_has_sensors())) {
     throw InputError(
         fmt::format("{}: {}; 0 is right", parsed.at("record.telemetry_hz"),
                     model ? "with fleet.transient = false no virtual time passes in which to sample"
@@ -101,6 +103,14 @@ void check_device_keys(const study::ParsedStudy& parsed, study::DeviceKind kind)
     if (!model && parsed.origin.contains(key)) {
       throw InputError(fmt::format("{}: only modelled GPUs have it; leave it out on \"{}\" devices",
                                    parsed.at(key), to_string(kind)));
+    }
+  }
+  for (const auto* key : {"fleet.precision", "fleet.exchange", "fleet.counts", "fleet.emulated_sms",
+                          "fleet.gpus", "fleet.share_gpu", "phases.l2"}) {
+    if (!cuda && parsed.origin.contains(key)) {
+      throw InputError(
+          fmt::format(R"({}: only "cuda" devices have it; leave it out on "{}" devices)",
+                      parsed.at(key), to_string(kind)));
     }
   }
 }
@@ -123,6 +133,8 @@ void check_serving(const study::ParsedStudy& parsed, study::DeviceKind kind) {
                        name));
   }
   const bool model = kind == study::DeviceKind::model;
+  refuse(kind == study::DeviceKind::cuda, "fleet.device",
+         R"(requests are served by "model" and "cpu" devices)");
   refuse(!model && study.placement.recompute == study::Recompute::on_drift, "placement.recompute",
          R"(only "model" devices move experts while they serve; "between-phases" or "once")");
   refuse(study.record.telemetry_hz > 0.0, "record.telemetry_hz",
@@ -186,10 +198,12 @@ void check_routing(const study::Study& study, const Segments& segments) {
 study::DeviceKind resolve_device(const study::ParsedStudy& parsed) {
   const auto kind = parsed.study.fleet.device;
   if (kind == study::DeviceKind::cuda) {
-    throw EnvironmentError(fmt::format(
-        "{}: \"cuda\" devices cannot run here: this version has no GPU kernels ({} GPUs visible); "
-        "\"model\" runs modelled GPUs, \"cpu\" CPU cores",
-        parsed.at("fleet.device"), gpu::visible().size()));
+    if (const auto why = why_no_cuda(); !why.empty()) {
+      throw EnvironmentError(fmt::format(
+          R"({}: "cuda" devices cannot run here: {}; moevar doctor shows what can; "model" runs )"
+          R"(modelled GPUs, "cpu" CPU cores)",
+          parsed.at("fleet.device"), why));
+    }
   }
   return kind == study::DeviceKind::automatic ? study::DeviceKind::model : kind;
 }

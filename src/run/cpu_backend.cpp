@@ -335,7 +335,7 @@ double CpuBackend::verify(const PhaseSteps& steps) {
   return worst;
 }
 
-CpuBackend::PhaseClock CpuBackend::measure(const PhaseSteps& steps, PhaseResult& result) {
+PhaseClock CpuBackend::measure(const PhaseSteps& steps, PhaseResult& result) {
   const std::size_t count = steps.loads.extent(0);
   timeline::Stamps stamps(count, size_of(placement_->layers()));
   const auto before = timeline::synchronise(devices_);
@@ -347,41 +347,6 @@ CpuBackend::PhaseClock CpuBackend::measure(const PhaseSteps& steps, PhaseResult&
   result.mine = timeline::timeline_of(devices_, stamps, fit);
   result.clock_residual_ns = std::max(before.fleet_residual_ns, after.fleet_residual_ns);
   return {fit, fit.to_other(stamps.arrived(0, 0)) - result.mine.arrival_ns(0, 0, 0)};
-}
-
-void CpuBackend::measure_with_telemetry(const PhaseSteps& steps, PhaseResult& result) {
-  auto& plant = *sensors_.plant;
-  const bool sampled = sensors_.telemetry_hz > 0.0;
-  const auto before = plant.count();
-  if (sampled) {
-    plant.start_telemetry(sensors_.telemetry_hz);
-  }
-  const PhaseClock clock = active() ? measure(steps, result) : PhaseClock{};
-  auto& telemetry = result.telemetry;
-  if (sampled) {
-    telemetry.series = plant.stop_telemetry();
-    telemetry.polling_s = plant.polling_s();
-  }
-  const auto after = plant.count();
-  if (!active()) {
-    telemetry.series.clear();
-    return;
-  }
-  for (auto& readings : telemetry.series) {
-    for (auto& reading : readings) {
-      reading.time_ns = clock.fit.to_other(reading.time_ns) - clock.zero_ns;
-    }
-  }
-  const auto& timeline = result.mine;
-  std::vector<Nanoseconds> step_end_ns;
-  for (std::size_t step = 0; step < timeline.steps(); ++step) {
-    const std::size_t last = timeline.layers() - 1;
-    step_end_ns.push_back(timeline.arrival_ns(0, step, last) + timeline.wait_ns(0, step, last) +
-                          timeline.combine_ns(0, step, last));
-  }
-  conditions::note_steps(step_end_ns, telemetry);
-  const auto me = size_of(comm_.rank());
-  telemetry.counted = {timeline::counted_between(before[me], after[me])};
 }
 
 void CpuBackend::check_reference(double& error, int phase) const {
@@ -414,7 +379,7 @@ PhaseResult CpuBackend::run(const PhaseSteps& steps) {
   }
   check_reference(result.reference_error, steps.phase);
   if (keeper_) {
-    measure_with_telemetry(steps, result);
+    measure_observed(comm_, sensors_, active(), result, [&] { return measure(steps, result); });
   } else if (active()) {
     (void)measure(steps, result);
   }

@@ -12,7 +12,9 @@
 #include "fleet/cpu_device.hpp"
 #include "run/backend.hpp"
 #include "run/cpu_layer.hpp"
+#include "run/observed.hpp"
 #include "run/sensors.hpp"
+#include "run/step_excess.hpp"
 #include "system/mpi.hpp"
 #include "timeline/stamps.hpp"
 
@@ -55,6 +57,8 @@ class CpuBackend final : public Backend {
   void start_serving(const ServingSetup& setup) override;
   PhaseResult serve(const PhaseSteps& step) override;
   [[nodiscard]] double exchange_us(std::int64_t tokens) const override;
+  /// Up to 32 rounds or two seconds, at least three rounds.
+  void calibrate(const placement::SpeedModels& speeds) override;
   [[nodiscard]] std::optional<double> foresee_us(
       const PhaseSteps& step, const placement::SpeedModels& speeds) const override;
 
@@ -83,13 +87,7 @@ class CpuBackend final : public Backend {
   void run_step(const PhaseSteps& steps, std::int64_t step, timeline::Stamps* stamps,
                 std::size_t row);
   double verify(const PhaseSteps& steps);
-  /// How this rank's clock stood to the phase's.
-  struct PhaseClock {
-    timeline::ClockFit fit;
-    Nanoseconds zero_ns = 0;  ///< of the phase, on the common clock
-  };
   PhaseClock measure(const PhaseSteps& steps, PhaseResult& result);
-  void measure_with_telemetry(const PhaseSteps& steps, PhaseResult& result);
   std::vector<double> time_experts(fleet::CpuDevice& device, const std::vector<double>& grid);
   /// Tokens that each device takes of a step.
   [[nodiscard]] std::size_t tokens_each(std::int64_t tokens) const;
@@ -98,6 +96,9 @@ class CpuBackend final : public Backend {
   void check_reference(double& error, int phase) const;
   void check_routes_fit(std::size_t bytes) const;
   void time_exchange();
+  /// Expert time of a served step's layers, as speed models have it.
+  [[nodiscard]] double experts_us(const PhaseSteps& step,
+                                  const placement::SpeedModels& speeds) const;
 
   const mpi::Communicator& comm_;
   study::ModelShape model_;
@@ -126,6 +127,8 @@ class CpuBackend final : public Backend {
   double serving_error_ = 0.0;          ///< against the dense reference
   std::vector<double> exchange_grid_;   ///< tokens of a step ...
   std::vector<double> exchange_times_;  ///< ... and µs of a layer without its experts
+  StepExcess excess_;
+  std::int64_t calibrated_ = 0;  ///< steps taken for it
 };
 
 }  // namespace moevar::run

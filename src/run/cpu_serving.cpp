@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "base/error.hpp"
+#include "base/random.hpp"
 #include "run/cpu_backend.hpp"
 #include "run/slot_routing.hpp"
 #include "system/affinity.hpp"
@@ -17,6 +18,9 @@ namespace {
 
 constexpr std::size_t kRoutes = 16;
 constexpr std::size_t kTimedSteps = 9;  // odd: the median is one of them
+constexpr int kFewestRounds = 3;
+constexpr int kMostRounds = 32;
+constexpr double kCalibrationSeconds = 2.0;
 
 std::size_t size_of(int value) { return static_cast<std::size_t>(value); }
 
@@ -139,6 +143,8 @@ void CpuBackend::start_serving(const ServingSetup& setup) {
   serving_routing_ = &setup.routing;
   draw_routes(setup);
   serving_error_ = 0.0;
+  excess_ = {};
+  calibrated_ = 0;
   if (active()) {
     const auto clock = timeline::synchronise(devices_);
     serving_clock_ = clock.fit;
@@ -170,13 +176,12 @@ double CpuBackend::exchange_us(std::int64_t tokens) const {
   return std::lerp(exchange_times_[i - 1], exchange_times_[i], part);
 }
 
-std::optional<double> CpuBackend::foresee_us(const PhaseSteps& step,
-                                             const placement::SpeedModels& speeds) const {
+double CpuBackend::experts_us(const PhaseSteps& step, const placement::SpeedModels& speeds) const {
   const auto& route = routes_[static_cast<std::size_t>(step.first_step) % kRoutes];
   const std::size_t of_device = size_of(tokens_per_device_) * size_of(model_.top_k);
   const std::size_t count = tokens_each(step.tokens) * size_of(model_.top_k);
   std::vector<double> tokens(fleet_.size());
-  double total_us = placement_->layers() * exchange_us(step.tokens);
+  double total_us = 0.0;
   for (int layer = 0; layer < placement_->layers(); ++layer) {
     std::ranges::fill(tokens, 0.0);
     for (std::size_t device = 0; device < fleet_.size(); ++device) {
@@ -191,6 +196,44 @@ std::optional<double> CpuBackend::foresee_us(const PhaseSteps& step,
     total_us += slowest_us;
   }
   return total_us;
+}
+
+// Sizes take turns, so that a spell in which the machine is slow falls on all of them alike.
+void CpuBackend::calibrate(const placement::SpeedModels& speeds) {
+  const workload::Loads none;
+  const double begin_s = MPI_Wtime();
+  bool enough = false;
+  for (int round = 0; !enough; ++round) {
+    for (int tokens = 1; tokens <= tokens_per_device_;
+         tokens = tokens < tokens_per_device_ ? std::min(2 * tokens, tokens_per_device_)
+                                              : tokens + 1) {
+      const PhaseSteps step{.first_step = calibrated_++,
+                            .tokens = tokens * static_cast<std::int64_t>(fleet_.size()),
+                            .routing = *serving_routing_,
+                            .loads = none,
+                            .placements = {}};
+      comm_.barrier();
+      const double start_s = MPI_Wtime();
+      (void)serve(step);
+      double excess_us = 1e6 * (MPI_Wtime() - start_s) - experts_us(step, speeds);
+      comm_.broadcast(std::span(&excess_us, 1));
+      excess_.add(static_cast<double>(step.tokens), excess_us);
+    }
+    const bool out_of_time = MPI_Wtime() - begin_s >= kCalibrationSeconds;
+    const int rounds = round + 1;
+    std::int64_t stop = rounds >= kMostRounds || (rounds >= kFewestRounds && out_of_time) ? 1 : 0;
+    comm_.broadcast(std::span(&stop, 1));
+    enough = stop != 0;
+  }
+}
+
+std::optional<double> CpuBackend::foresee_us(const PhaseSteps& step,
+                                             const placement::SpeedModels& speeds) const {
+  const double u =
+      random_stream(seed_, Stream::step_excess)[static_cast<std::uint64_t>(step.phase)]
+                                               [static_cast<std::uint64_t>(step.first_step)]
+                                                   .uniform();
+  return std::max(experts_us(step, speeds) + excess_.at(static_cast<double>(step.tokens), u), 0.0);
 }
 
 }  // namespace moevar::run

@@ -15,6 +15,8 @@ constexpr double kSecondsPerSlot = 2e-9;          // and each of its slots
 constexpr double kSecondsRecorded = 300e-9;       // its timeline compressed and written, on rank 0
 constexpr double kSecondsPerPhase = 0.02;         // files made safe on disk
 constexpr double kFlopsPerCore = 30e9;            // SGEMM on one core
+constexpr double kFlopsPerGpu = 300e12;           // grouped products in bf16, of an H100
+constexpr double kSecondsPerGpuLayer = 200e-6;    // launches and an exchange
 constexpr double kSecondsPerSoak = 0.3e-3;        // a modelled GPU brought to a thermal state
 constexpr double kSearched = 10.0;                // runs of a search for a rate
 constexpr double kAnswersAtOnce = 200.0;          // requests that a step of many serves
@@ -67,11 +69,13 @@ double seconds_of(const study::Study& study, study::DeviceKind kind, const study
   }
   const double flops = 6.0 * study.model.hidden * study.model.intermediate * study.model.top_k *
                        study.workload.tokens_per_device;
-  const double heat_s = phase.new_condition && cpu_has_sensors()
+  const bool cuda = kind == study::DeviceKind::cuda;
+  const double heat_s = phase.new_condition && !cuda && cpu_has_sensors()
                             ? std::min(kWindowsPerSoak * study.conditions.steady_window_s,
                                        study.conditions.heat_limit_s)
                             : 0.0;
-  return all * flops / kFlopsPerCore + heat_s + kSecondsPerPhase;
+  return all * (cuda ? flops / kFlopsPerGpu + kSecondsPerGpuLayer : flops / kFlopsPerCore) +
+         heat_s + kSecondsPerPhase;
 }
 
 }  // namespace

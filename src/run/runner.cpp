@@ -13,6 +13,7 @@
 #include "base/error.hpp"
 #include "record/record.hpp"
 #include "run/cpu_backend.hpp"
+#include "run/cuda_backend.hpp"
 #include "run/load_windows.hpp"
 #include "run/measure.hpp"
 #include "run/memory.hpp"
@@ -387,7 +388,7 @@ class Runner {
               : shared<placement::SpeedModels>([&] { return recorded->speeds(last.solved); });
       const auto& phase = plan_[last.ran];
       placer_.restore(phase, std::move(placement), speeds,
-                      devices_of_rank(kind_, comm_, phase.devices), state);
+                      devices_of_rank(kind_, study_.fleet, comm_, phase.devices), state);
     }
   }
 
@@ -483,12 +484,14 @@ class Runner {
 
 }  // namespace
 
-DeviceRange devices_of_rank(study::DeviceKind kind, const mpi::Communicator& comm, int devices) {
+DeviceRange devices_of_rank(study::DeviceKind kind, const study::Fleet& fleet,
+                            const mpi::Communicator& comm, int devices) {
   if (kind == study::DeviceKind::model) {
     return block_of(comm.rank(), comm.size(), devices);
   }
-  const DeviceId begin = std::min(comm.rank(), devices);
-  return {begin, std::min(begin + 1, devices)};
+  const int each = kind == study::DeviceKind::cuda ? fleet.lanes() : 1;
+  const DeviceId begin = std::min(comm.rank() * each, devices);
+  return {begin, std::min(begin + each, devices)};
 }
 
 std::unique_ptr<Backend> make_backend(const mpi::Communicator& comm, const study::Study& study,
@@ -502,6 +505,9 @@ std::unique_ptr<Backend> make_backend(const mpi::Communicator& comm, const study
     return std::make_unique<CpuBackend>(comm, model, study.seed, phase.devices, tokens,
                                         phase.slots_per_device * phase.devices - phase.experts,
                                         cpu_sensors(comm, study, phase.devices));
+  }
+  if (kind == study::DeviceKind::cuda) {
+    return make_cuda_backend(comm, study, model, phase, tokens);
   }
   return std::make_unique<ModelBackend>(comm, study.fleet, model, study.seed, phase.devices, tokens,
                                         ModelOptions{.heat = heat_options(study),

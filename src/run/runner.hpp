@@ -43,7 +43,8 @@ void check_study(const study::ParsedStudy& parsed);
 void check_routing(const study::Study& study, const Segments& segments);
 
 /// The devices of a fleet that a rank drives: blocks of modelled ones, one real one each.
-DeviceRange devices_of_rank(study::DeviceKind kind, const mpi::Communicator& comm, int devices);
+DeviceRange devices_of_rank(study::DeviceKind kind, const study::Fleet& fleet,
+                            const mpi::Communicator& comm, int devices);
 
 /// The machines for a phase's fleet. Collective.
 std::unique_ptr<Backend> make_backend(const mpi::Communicator& comm, const study::Study& study,

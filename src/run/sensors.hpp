@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -31,5 +32,13 @@ bool cpu_has_sensors();
 /// where caps to be verified are not enforced, and what taking over the caps throws; InputError for
 /// a cap that the GPUs do not accept.
 Sensors cpu_sensors(const mpi::Communicator& comm, const study::Study& study, int devices);
+
+/// The sensors of a fleet of GPUs, one a rank, the first ranks of `comm`, which outlives them:
+/// NVML's. `gpu_uuid`: this rank's; `burn` runs a dense GEMM on it for so many seconds. Nothing
+/// where there is no NVML on some rank, or ranks share GPUs (`alone` is false). Collective. Throws
+/// as cpu_sensors() does.
+Sensors gpu_sensors(const mpi::Communicator& comm, const study::Study& study, int devices,
+                    const std::string& gpu_uuid, bool alone,
+                    std::function<void(double seconds)> burn);
 
 }  // namespace moevar::run

@@ -412,7 +412,10 @@ ServingResult serve_phase(const mpi::Communicator& comm, const ServingPhase& pha
   }
   const auto requests = serving.requests(rate);
   summary.rate = rate_of(requests, rate * devices, summary.search) / devices;
+  // around the run: what the machine was like before and after it
+  backend.calibrate(phase.speeds);
   result.record = serving.serve(requests, false, &result);
+  backend.calibrate(phase.speeds);
   auto blocks = serving.take_blocks();
   const std::vector<Nanoseconds> ends_ns(blocks.size(), 0);
   result.steps = join(std::move(blocks), ends_ns);

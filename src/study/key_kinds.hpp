@@ -84,6 +84,26 @@ struct Words<Draw> {
 };
 
 template <>
+struct Words<Precision> {
+  static constexpr std::array<Word<Precision>, 2> list{
+      {{Precision::bf16, "bf16"}, {Precision::fp8, "fp8"}}};
+};
+template <>
+struct Words<ExchangePath> {
+  static constexpr std::array<Word<ExchangePath>, 3> list{{{ExchangePath::automatic, "auto"},
+                                                           {ExchangePath::nccl, "nccl"},
+                                                           {ExchangePath::staged, "staged"}}};
+};
+template <>
+struct Words<ExchangeCounts> {
+  static constexpr std::array<Word<ExchangeCounts>, 2> list{
+      {{ExchangeCounts::known, "known"}, {ExchangeCounts::exchanged, "exchanged"}}};
+};
+template <>
+struct Words<L2> {
+  static constexpr std::array<Word<L2>, 2> list{{{L2::warm, "warm"}, {L2::cold, "cold"}}};
+};
+template <>
 struct Words<Arrivals> {
   static constexpr std::array<Word<Arrivals>, 4> list{{{Arrivals::poisson, "poisson"},
                                                        {Arrivals::bursty, "bursty"},

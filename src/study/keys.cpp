@@ -31,6 +31,26 @@ void read_preset(Study& study, const toml::node& node) {
                           nearest(name.value_or(""), names), one_of(names)));
 }
 
+/// A CUDA ordinal or a UUID, as text.
+std::string read_gpu(const toml::node& node) {
+  constexpr auto kRight = R"(a CUDA ordinal from 0 to 1023, or a UUID, as in [0, "GPU-…"])";
+  if (const auto ordinal = node.is_integer() ? node.value<std::int64_t>() : std::nullopt) {
+    if (*ordinal < 0 || *ordinal > 1023) {
+      wrong(node, kRight);
+    }
+    return fmt::format("{}", *ordinal);
+  }
+  const auto text = node.value<std::string>();
+  if (!node.is_string() || !text || (!text->starts_with("GPU-") && !text->starts_with("MIG-"))) {
+    wrong(node, kRight);
+  }
+  return *text;
+}
+
+std::string write_gpu(const std::string& gpu) {
+  return gpu.find('-') == std::string::npos ? gpu : quoted(gpu);
+}
+
 constexpr Range<std::int64_t> kSize{1, 1 << 24};
 constexpr Range<std::int64_t> kDevices{1, 1 << 20};
 
@@ -115,6 +135,30 @@ std::vector<Key> fleet_keys() {
                       fmt::join(words<Scaling>(), ", "))),
       integer_key("fleet.experts_per_device", MEMBER(fleet.experts_per_device), {1, 1 << 20},
                   "weak scaling: routed experts of a layer ÷ devices"),
+      list_key<std::string>(
+          "fleet.gpus", MEMBER(fleet.gpus), read_gpu, write_gpu,
+          {.may_be_empty = true, .may_repeat = true},
+          "cuda: the GPUs that a node's ranks take in turn, CUDA ordinals or UUIDs; empty: all "
+          "that a rank sees, by local rank"),
+      flag_key("fleet.share_gpu", MEMBER(fleet.share_gpu),
+               "cuda: ranks may have the same GPU; without it that is refused"),
+      word_key<Precision>("fleet.precision", MEMBER(fleet.precision),
+                          "cuda: what experts' weights and products are in"),
+      word_key<ExchangePath>("fleet.exchange", MEMBER(fleet.exchange),
+                             "cuda: how rows travel between ranks; auto: NCCL where every rank has "
+                             "a GPU of its own, else through the host and MPI"),
+      word_key<ExchangeCounts>("fleet.counts", MEMBER(fleet.counts),
+                               "cuda: whether ranks know from the plan how many rows come, or are "
+                               "told first, as by a router"),
+      list_key<int>(
+          "fleet.emulated_sms", MEMBER(fleet.emulated_sms),
+          [](const toml::node& node) {
+            return static_cast<int>(read_integer(node, {1, 1024}));
+          },
+          [](int value) { return fmt::format("{}", value); },
+          {.may_be_empty = true, .may_repeat = true},
+          "cuda: each rank's GPU stands for several devices, parts of so many multiprocessors: "
+          "emulation"),
   };
 }
 
@@ -171,6 +215,8 @@ std::vector<Key> phase_keys() {
                  "0: none"),
       word_key<Profiling>("phases.profile", MEMBER(phases.profile),
                           "when speed models are measured: at every condition, or once a fleet"),
+      word_key<L2>("phases.l2", MEMBER(phases.l2),
+                   "cuda: the L2 cache when a step begins, as it was left or emptied"),
       number_key("record.telemetry_hz", MEMBER(record.telemetry_hz), {0.0, 1000.0},
                  "sampling rate of power, clock and temperature; 0: none"),
       flag_key("record.timelines", MEMBER(record.timelines),
@@ -256,6 +302,10 @@ std::string to_string(Recompute value) { return word_of(value); }
 std::string to_string(Profiling value) { return word_of(value); }
 std::string to_string(Scaling value) { return word_of(value); }
 std::string to_string(Draw value) { return word_of(value); }
+std::string to_string(Precision value) { return word_of(value); }
+std::string to_string(ExchangePath value) { return word_of(value); }
+std::string to_string(ExchangeCounts value) { return word_of(value); }
+std::string to_string(L2 value) { return word_of(value); }
 std::string to_string(Arrivals value) { return word_of(value); }
 std::string to_string(Lengths value) { return word_of(value); }
 std::string to_string(ServingMode value) { return word_of(value); }

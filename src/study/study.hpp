@@ -18,6 +18,10 @@ enum class Recompute { between_phases, on_drift, once };
 enum class Profiling { condition, once };
 enum class Scaling { strong, weak };
 enum class Draw { nodes, devices };
+enum class Precision { bf16, fp8 };
+enum class ExchangePath { automatic, nccl, staged };
+enum class ExchangeCounts { known, exchanged };
+enum class L2 { warm, cold };
 enum class Arrivals { poisson, bursty, uniform, recorded };
 enum class Lengths { sonnet, sharegpt, fixed };
 enum class ServingMode { mixed, prefill, decode };
@@ -54,7 +58,18 @@ struct Fleet {
   int pool = 0;  ///< devices from which each repeat draws its fleets; 0: fleets are the first ones
   Draw draw = Draw::nodes;
   std::vector<Scaling> scaling = {Scaling::strong};
-  int experts_per_device = 8;  ///< under weak scaling
+  int experts_per_device = 8;     ///< under weak scaling
+  std::vector<std::string> gpus;  ///< of kind cuda: ordinals or UUIDs; empty: by local rank
+  bool share_gpu = false;         ///< of kind cuda: ranks may have the same GPU
+  Precision precision = Precision::bf16;
+  ExchangePath exchange = ExchangePath::automatic;
+  ExchangeCounts counts = ExchangeCounts::known;
+  std::vector<int> emulated_sms;  ///< of kind cuda: parts of a rank's GPU that stand for devices
+
+  /// Devices of a rank of real ones.
+  [[nodiscard]] int lanes() const noexcept {
+    return emulated_sms.empty() ? 1 : static_cast<int>(emulated_sms.size());
+  }
 };
 
 struct Conditions {
@@ -80,6 +95,7 @@ struct Phases {
   int max_steps = 1024;       ///< where a phase runs until it is precise
   double time_limit_s = 0.0;  ///< the same; 0: none
   Profiling profile = Profiling::condition;
+  L2 l2 = L2::warm;  ///< of kind cuda: the cache when a step begins
 };
 
 /// Requests instead of steps of one size. The shares are ViBE's for DeepSeek-V3 under balanced
@@ -153,6 +169,10 @@ std::string to_string(Recompute value);
 std::string to_string(Profiling value);
 std::string to_string(Scaling value);
 std::string to_string(Draw value);
+std::string to_string(Precision value);
+std::string to_string(ExchangePath value);
+std::string to_string(ExchangeCounts value);
+std::string to_string(L2 value);
 std::string to_string(Arrivals value);
 std::string to_string(Lengths value);
 std::string to_string(ServingMode value);

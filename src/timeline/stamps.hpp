@@ -1,5 +1,6 @@
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "base/tensor.hpp"
@@ -21,10 +22,16 @@ struct Stamps {
   Matrix<std::uint32_t> tokens;      ///< [steps][layers]: rows that its experts received
 };
 
-/// The timeline of this rank's device, [1][steps][layers], on the common clock; collective over the
-/// devices, one a rank, whose stamps have the same shape. A layer starts with the last exit from
-/// the layer before; the first with the last entry into the step. `fit` takes this rank's clock to
-/// the common one; where clocks err, dispatch and wait may fall below 0 by their residual.
-Timeline timeline_of(const mpi::Communicator& comm, const Stamps& stamps, const ClockFit& fit);
+/// The timeline of this rank's devices, [devices][steps][layers], on the common clock; collective
+/// over ranks whose devices have stamps of the same shape, at least one each. A layer starts with
+/// the last exit from the layer before; the first with the last entry into the step. `fit` takes
+/// this rank's clock to the common one; where clocks err, dispatch and wait may fall below 0 by
+/// their residual.
+Timeline timeline_of(const mpi::Communicator& comm, std::span<const Stamps> stamps,
+                     const ClockFit& fit);
+inline Timeline timeline_of(const mpi::Communicator& comm, const Stamps& stamps,
+                            const ClockFit& fit) {
+  return timeline_of(comm, std::span(&stamps, 1), fit);
+}
 
 }  // namespace moevar::timeline

@@ -52,6 +52,26 @@ TEST(Parse, ReadsWhatIsWrittenAndDefaultsTheRest) {
   EXPECT_EQ(study.phases.steps, Study{}.phases.steps);
 }
 
+TEST(Parse, GpusAreOrdinalsOrUuids) {
+  const auto gpus_of = [](const std::string& value) {
+    const auto study = parse(kStudy, "s.toml", {"fleet.gpus=" + value}).study;
+    EXPECT_EQ(parse(to_toml(study), "again.toml").study.fleet.gpus, study.fleet.gpus);
+    return study.fleet.gpus;
+  };
+  using Names = std::vector<std::string>;
+  EXPECT_EQ(gpus_of("[]"), Names{});
+  EXPECT_EQ(gpus_of("[3, 0, 3]"), (Names{"3", "0", "3"})) << "whether twice is right, sharing says";
+  EXPECT_EQ(gpus_of("1"), Names{"1"});
+  EXPECT_EQ(gpus_of("GPU-a-1"), Names{"GPU-a-1"});
+  EXPECT_EQ(gpus_of(R"([2, "GPU-a-1", "MIG-b"])"), (Names{"2", "GPU-a-1", "MIG-b"}));
+  for (const auto* wrong : {"-1", "1024", "0.5", "[true]", R"(["1"])", "0,1", "[GPU-a]", "gpu-a"}) {
+    const auto error = error_of(kStudy, {std::string("fleet.gpus=") + wrong});
+    EXPECT_NE(error.find("a CUDA ordinal from 0 to 1023, or a UUID"), std::string::npos) << error;
+  }
+  EXPECT_FALSE(parse(kStudy, "s.toml").study.fleet.share_gpu);
+  EXPECT_TRUE(parse(kStudy, "s.toml", {"fleet.share_gpu=true"}).study.fleet.share_gpu);
+}
+
 TEST(Parse, ASingleSizeChangesThePresetWhereverItStands) {
   const auto study = parse("[model]\nexperts = 64\npreset = \"deepseek-v3\"\n", "s.toml").study;
   EXPECT_EQ(study.model.experts, 64);

@@ -1,0 +1,507 @@
+#include "run/cuda_backend.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <numeric>
+#include <utility>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "base/error.hpp"
+#include "burn/burn_cuda.hpp"
+#include "fleet/device_weights.hpp"
+#include "run/cuda_backend_impl.hpp"
+#include "run/cuda_fleet.hpp"
+#include "run/dense_reference.hpp"
+#include "run/slot_routing.hpp"
+#include "system/affinity.hpp"
+#include "system/gpu.hpp"
+#include "system/whereabouts.hpp"
+
+namespace moevar::run {
+
+namespace {
+
+constexpr double kLargestErrorBf16 = 2e-2;  // of an output against the dense reference
+constexpr double kLargestErrorFp8 = 1e-1;
+constexpr std::int64_t kVerifiedTokens = 8;  // per device and verified layer
+constexpr std::size_t kProfileRepeats = 5;   // odd: the median is one of them
+constexpr int kTile = 16;                    // rows: the smallest step of the kernels' tiles
+constexpr std::size_t kCachesOfWeights = 4;  // L2 caches that a profile's weights fill
+
+std::size_t size_of(int value) { return static_cast<std::size_t>(value); }
+
+expert_ffn::Precision precision_of(const study::Study& study) {
+  return study.fleet.precision == study::Precision::fp8 ? expert_ffn::Precision::fp8
+                                                        : expert_ffn::Precision::bf16;
+}
+
+fleet::GpuFleet bind(const mpi::Communicator& comm, const study::Study& study, int devices) {
+  std::int64_t ranks = 0;
+  mpi::on_root(comm, [&] { ranks = ranks_of_devices(devices, study.fleet.lanes(), comm.size()); });
+  comm.broadcast(std::span(&ranks, 1));
+  return fleet::bind_gpu_fleet(comm, static_cast<int>(ranks),
+                               {.gpus = study.fleet.gpus, .share_gpu = study.fleet.share_gpu});
+}
+
+}  // namespace
+
+std::string why_no_cuda() { return gpu::why_none_visible(); }
+
+std::unique_ptr<Backend> make_cuda_backend(const mpi::Communicator& comm, const study::Study& study,
+                                           const study::ModelShape& model,
+                                           const study::PhaseSpec& phase, int tokens_per_device) {
+  return std::make_unique<CudaBackend>(comm, study, model, phase, tokens_per_device);
+}
+
+CudaBackend::CudaBackend(const mpi::Communicator& comm, const study::Study& study,
+                         study::ModelShape model, const study::PhaseSpec& phase,
+                         int tokens_per_device)
+    : comm_(comm),
+      study_(study),
+      model_(std::move(model)),
+      tokens_per_device_(tokens_per_device),
+      lanes_per_rank_(study.fleet.lanes()),
+      gpus_(bind(comm, study, phase.devices)),
+      fleet_(devices_of_gpus(gpus_.devices, study.fleet.emulated_sms)),
+      devices_(comm.split(size_of(comm.rank()) < gpus_.devices.size() ? 0 : -1)) {
+  on_gpus([&] {
+    const auto& mine = gpus_.ranks[size_of(comm_.rank())];
+    cuda::use(mine.gpu.ordinal);
+    if (!active()) {
+      return;
+    }
+    if (study_.fleet.emulated_sms.empty()) {
+      stream_.emplace();
+    } else {
+      parts_ = cuda::split(study_.fleet.emulated_sms);
+    }
+    clock_.emplace(stream_of(0));
+    if (study_.phases.l2 == study::L2::cold) {
+      flush_.emplace();
+    }
+    check_memory(model_.layers, phase.slots_per_device);
+  });
+  use_sensors();
+}
+
+void CudaBackend::use_sensors() {
+  const bool alone = lanes_per_rank_ == 1 && std::ranges::all_of(gpus_.ranks, [](const auto& rank) {
+                       return rank.sharers == 1;
+                     });
+  const auto& mine = gpus_.ranks[size_of(comm_.rank())];
+  auto burner = std::make_shared<std::optional<burn::Burner>>();
+  sensors_ = gpu_sensors(comm_, study_, static_cast<int>(fleet_.size()), mine.gpu.uuid, alone,
+                         [burner, ordinal = mine.gpu.ordinal](double seconds) {
+                           cuda::use(ordinal);  // may be another thread than ours
+                           if (!*burner) {
+                             burner->emplace();  // when it is first needed, for it takes memory
+                           }
+                           (void)(*burner)->run(seconds);
+                         });
+  if (sensors_.plant) {
+    keeper_.emplace(*sensors_.plant, sensors_.caps, sensors_.source, sensors_.heat);
+  }
+}
+
+std::string CudaBackend::my_gpu() const {
+  const auto& gpu = gpus_.ranks[size_of(comm_.rank())].gpu;
+  return fmt::format("GPU {} ({}, CUDA ordinal {}) of rank {}", gpu.uuid, gpu.name, gpu.ordinal,
+                     comm_.rank());
+}
+
+void CudaBackend::naming_gpu(const std::function<void()>& work) const {
+  try {
+    work();
+  } catch (const cuda::CudaError& error) {
+    throw EnvironmentError(fmt::format("{}: {}", my_gpu(), error.what()));
+  }
+}
+
+void CudaBackend::on_gpus(const std::function<void()>& work) const {
+  mpi::on_all(comm_, [&] { naming_gpu(work); });
+}
+
+DeviceRange CudaBackend::mine() const {
+  const auto devices = static_cast<DeviceId>(fleet_.size());
+  const DeviceId begin = std::min<DeviceId>(comm_.rank() * lanes_per_rank_, devices);
+  return {begin, std::min<DeviceId>(begin + lanes_per_rank_, devices)};
+}
+
+std::string CudaBackend::sync() const {
+  return "each GPU's clock is set against its host's before and after a phase, ranks of a node "
+         "share that (checked), nodes by an HCA3-like tree; a barrier starts a step, the last exit "
+         "a layer";
+}
+
+expert_ffn::Shape CudaBackend::expert_shape() const noexcept {
+  return {size_of(model_.hidden), size_of(model_.intermediate)};
+}
+
+DeviceId CudaBackend::device_of(std::size_t lane) const noexcept {
+  return devices_.rank() * lanes_per_rank_ + static_cast<DeviceId>(lane);
+}
+
+const cuda::Stream& CudaBackend::stream_of(std::size_t lane) const {
+  return parts_.empty() ? *stream_ : parts_[lane].stream;
+}
+
+int CudaBackend::sm_limit_of(std::size_t lane) const {
+  return parts_.empty() ? 0 : parts_[lane].sms;
+}
+
+void CudaBackend::check_memory(int layers, int slots) const {
+  const auto& mine = gpus_.ranks[size_of(comm_.rank())];
+  // one more layer than there is: arriving experts lie beside those that they replace
+  const std::size_t needed = expert_ffn::slot_bytes(expert_shape(), precision_of(study_)) *
+                             size_of(layers + 1) * size_of(slots) * lanes();
+  const std::size_t free = cuda::memory().free / size_of(mine.sharers);
+  if (needed > free) {
+    throw EnvironmentError(fmt::format(
+        "{}: {} layers of {} experts of {} × {} need {} MiB on each of its {} devices, {} MiB are "
+        "free{}; fewer layers (model.layers), smaller experts or more GPUs are needed",
+        my_gpu(), layers, slots, model_.hidden, model_.intermediate, (needed / lanes()) >> 20U,
+        lanes(), free >> 20U,
+        mine.sharers > 1 ? fmt::format(" for each of the {} ranks that share it", mine.sharers)
+                         : ""));
+  }
+}
+
+void CudaBackend::enter(const study::Condition& condition) {
+  if (keeper_) {
+    keeper_->enter(condition);
+  } else if (condition.power_cap_w || condition.heat != study::Heat::soaked) {
+    throw EnvironmentError(fmt::format(
+        "power caps and heat need NVML and a GPU of its own for every rank ({}); leave "
+        "conditions.power_cap_w and conditions.heat out",
+        study_.fleet.lanes() > 1 ? "fleet.emulated_sms is set" : "shared, or without NVML"));
+  }
+}
+
+timeline::FleetState CudaBackend::settle() {
+  if (keeper_) {
+    return keeper_->settle();
+  }
+  timeline::FleetState state;
+  timeline::DeviceState unobserved;
+  unobserved.sm_clock_mhz = timeline::kUnknown;
+  unobserved.power_w = timeline::kUnknown;
+  unobserved.temperature_c = timeline::kUnknown;
+  unobserved.steady = false;
+  state.devices.assign(fleet_.size(), unobserved);
+  return state;
+}
+
+std::vector<double> CudaBackend::time_experts(std::span<fleet::CudaDevice* const> devices,
+                                              const std::vector<double>& grid) {
+  const std::size_t hidden = expert_shape().hidden;
+  const auto most_rows = static_cast<std::size_t>(std::llround(grid.back()));
+  std::vector<cuda::DeviceArray<BFloat16>> x;
+  std::vector<cuda::DeviceArray<BFloat16>> y;
+  for (std::size_t lane = 0; lane < lanes(); ++lane) {
+    x.emplace_back(most_rows * hidden);
+    y.emplace_back(most_rows * hidden);
+    fleet::fill_activations_cuda(study_.seed, 0, most_rows, hidden, x.back().data(),
+                                 stream_of(lane));
+  }
+  const int slots = devices.front()->slots().slots();
+  std::vector<std::int64_t> rows(size_of(slots));
+  std::vector<cuda::Event> starts(lanes());
+  std::vector<cuda::Event> ends(lanes());
+  std::vector<double> medians(lanes() * grid.size());
+  int layer = 0;
+  for (std::size_t point = 0; point < grid.size(); ++point) {
+    std::ranges::fill(rows, std::llround(grid[point]) / slots);
+    std::vector<std::array<float, kProfileRepeats + 1>> times_us(lanes());
+    for (std::size_t repeat = 0; repeat < kProfileRepeats + 1; ++repeat) {
+      devices_.barrier();
+      for (std::size_t lane = 0; lane < lanes(); ++lane) {
+        starts[lane].record(stream_of(lane));
+        devices[lane]->run_experts(layer, rows, x[lane].data(), y[lane].data());
+        ends[lane].record(stream_of(lane));
+      }
+      for (std::size_t lane = 0; lane < lanes(); ++lane) {
+        ends[lane].synchronise();
+        times_us[lane][repeat] = ends[lane].us_since(starts[lane]);
+      }
+      layer = (layer + 1) % devices.front()->slots().layers();  // other weights each time
+    }
+    for (std::size_t lane = 0; lane < lanes(); ++lane) {
+      std::sort(times_us[lane].begin() + 1, times_us[lane].end());  // the first was the warm-up
+      medians[lane * grid.size() + point] =
+          static_cast<double>(times_us[lane][1 + kProfileRepeats / 2]);
+    }
+  }
+  return medians;
+}
+
+std::unique_ptr<fleet::CudaDevice> CudaBackend::make_profiled(std::size_t lane, int slots,
+                                                              std::size_t rows) const {
+  // enough layers that weights come from memory rather than from the L2 cache, as in a step
+  const std::size_t layer_bytes =
+      expert_ffn::slot_bytes(expert_shape(), precision_of(study_)) * size_of(slots);
+  const int layers =
+      std::clamp(static_cast<int>(kCachesOfWeights * cuda::l2_bytes() / layer_bytes) + 1, 1,
+                 std::max(model_.layers, 1));
+  auto device = make_device(lane, layers, slots, rows);
+  std::vector<std::int32_t> experts(size_of(slots));
+  std::iota(experts.begin(), experts.end(), device_of(lane) * slots);
+  for (int layer = 0; layer < layers; ++layer) {
+    device->load(layer, experts);
+  }
+  device->tune(rows_per_slot(slots));
+  return device;
+}
+
+placement::SpeedModels CudaBackend::profile(int slots, double max_tokens,
+                                            std::span<const DeviceId> devices) {
+  const auto grid = placement::profile_grid(slots, kTile, max_tokens);
+  const auto most_rows = static_cast<std::size_t>(std::llround(grid.back()));
+  std::vector<std::unique_ptr<fleet::CudaDevice>> own;
+  std::vector<fleet::CudaDevice*> timed;
+  on_gpus([&] {
+    for (std::size_t lane = 0; active() && lane < lanes(); ++lane) {
+      const bool loaded = !lanes_.empty() && placement_->slots_per_device == slots;
+      if (loaded) {
+        lanes_[lane].device->reserve(most_rows);
+      } else {
+        own.push_back(make_profiled(lane, slots, most_rows));
+      }
+      timed.push_back(loaded ? lanes_[lane].device.get() : own.back().get());
+    }
+  });
+  std::vector<double> times;
+  if (active()) {
+    naming_gpu([&] { times = time_experts(timed, grid); });
+  }
+  std::vector<double> all(grid.size() * fleet_.size());
+  comm_.all_gather(std::span<const double>(times), all);
+  placement::SpeedModels models;
+  const std::size_t count = devices.empty() ? fleet_.size() : devices.size();
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::size_t d = devices.empty() ? i : size_of(devices[i]);
+    const auto curve = std::span(all).subspan(d * grid.size(), grid.size());
+    models.emplace_back(grid, std::vector<double>(curve.begin(), curve.end()));
+  }
+  return models;
+}
+
+void CudaBackend::check_steps(const PhaseSteps& steps) const {
+  if (steps.placements.size() != 1) {
+    throw CheckError(fmt::format(
+        "cuda fleet: {} placements for one phase; experts do not move from step to step here",
+        steps.placements.size()));
+  }
+  if (!placement_ || placement_->expert_of_slot != steps.placements.front().expert_of_slot) {
+    throw CheckError("cuda fleet: steps with a placement to which the experts were not moved");
+  }
+  const auto tokens = static_cast<std::int64_t>(fleet_.size()) * tokens_per_device_;
+  if (steps.tokens != tokens) {
+    throw CheckError(fmt::format("cuda fleet: steps of {} tokens; {} devices hold {}", steps.tokens,
+                                 fleet_.size(), tokens));
+  }
+}
+
+void CudaBackend::take_routes(const PhaseSteps& steps, std::int64_t step) {
+  const RouteShape shape{static_cast<int>(fleet_.size()), placement_->slots_per_device,
+                         size_of(tokens_per_device_) * size_of(model_.top_k)};
+  std::vector<std::vector<LaneRoute>> routes(lanes());
+  std::vector<std::int32_t> slots;
+  for (int layer = 0; layer < placement_->layers(); ++layer) {
+    const auto experts = steps.routing.token_experts(step, layer, steps.tokens);
+    slots.resize(experts.size());
+    choose_slots(steps.placements.front(), layer, experts.flat(), slots);
+    for (std::size_t lane = 0; lane < lanes(); ++lane) {
+      routes[lane].push_back(lane_route(experts.flat(), slots, shape, device_of(lane)));
+    }
+  }
+  std::int64_t sent = 0;
+  std::int64_t received = 0;
+  for (std::size_t lane = 0; lane < lanes(); ++lane) {
+    lanes_[lane].layer->take(std::move(routes[lane]));
+    sent += lanes_[lane].layer->sent_rows();
+    received += lanes_[lane].layer->most_received();
+  }
+  exchange_->reserve(sent, received);
+}
+
+void CudaBackend::run_layer(int layer) {
+  std::vector<exchange::DispatchLane> out;
+  std::vector<exchange::CombineLane> back;
+  for (auto& lane : lanes_) {
+    lane.layer->send(layer);
+    out.push_back(lane.layer->dispatch(layer));
+  }
+  exchange_->dispatch(out);
+  for (auto& lane : lanes_) {
+    lane.layer->work(layer);
+    back.push_back(lane.layer->combine());
+  }
+  exchange_->combine(back);
+  for (auto& lane : lanes_) {
+    lane.layer->finish(layer);
+  }
+}
+
+void CudaBackend::wait_for_lanes() {
+  for (std::size_t lane = 0; lane < lanes(); ++lane) {
+    exchange_->wait(stream_of(lane));
+  }
+}
+
+void CudaBackend::run_step(const PhaseSteps& steps, std::int64_t step,
+                           std::span<std::uint64_t* const> words) {
+  whereabouts::enter_step(static_cast<std::int32_t>(step));
+  take_routes(steps, step);
+  if (flush_) {
+    (*flush_)(stream_of(0));
+    stream_of(0).synchronise();
+  }
+  devices_.barrier();
+  for (std::size_t lane = 0; lane < lanes(); ++lane) {
+    lanes_[lane].layer->stamp_to(words.empty() ? nullptr : words[lane]);
+    lanes_[lane].layer->enter();
+  }
+  for (int layer = 0; layer < placement_->layers(); ++layer) {
+    run_layer(layer);
+  }
+  wait_for_lanes();
+}
+
+double CudaBackend::verify(const PhaseSteps& steps) {
+  const auto hidden = size_of(model_.hidden);
+  const auto top_k = size_of(model_.top_k);
+  const std::int64_t count = std::min<std::int64_t>(kVerifiedTokens, tokens_per_device_);
+  double worst = 0.0;
+  take_routes(steps, steps.first_step);
+  for (auto& lane : lanes_) {
+    lane.layer->stamp_to(nullptr);
+  }
+  for (const int layer : {0, placement_->layers() - 1}) {
+    run_layer(layer);
+    wait_for_lanes();
+    for (std::size_t lane = 0; lane < lanes(); ++lane) {
+      const auto all = lanes_[lane].layer->outputs();
+      const auto& experts = lanes_[lane].layer->route(layer).experts;
+      std::vector<std::int64_t> tokens;
+      std::vector<std::int32_t> their_experts;
+      std::vector<float> outputs;
+      for (std::int64_t i = 0; i < count; ++i) {
+        const auto mine = static_cast<std::size_t>(i * tokens_per_device_ / count);
+        tokens.push_back(std::int64_t{device_of(lane)} * tokens_per_device_ +
+                         static_cast<std::int64_t>(mine));
+        const auto ids = std::span(experts).subspan(mine * top_k, top_k);
+        const auto row = std::span(all).subspan(mine * hidden, hidden);
+        their_experts.insert(their_experts.end(), ids.begin(), ids.end());
+        outputs.insert(outputs.end(), row.begin(), row.end());
+      }
+      const auto expected = dense_reference(model_, study_.seed, layer, tokens, their_experts);
+      worst = std::max(worst, largest_error(outputs, expected, hidden));
+    }
+  }
+  return worst;
+}
+
+void CudaBackend::check_reference(double& error, int phase) const {
+  const double most =
+      study_.fleet.precision == study::Precision::fp8 ? kLargestErrorFp8 : kLargestErrorBf16;
+  mpi::on_all(comm_, [&] {
+    if (!(error <= most)) {
+      throw CheckError(
+          fmt::format("phase {}: outputs on {} differ from the dense reference by {:.2g}; at most "
+                      "{:.0e} is right",
+                      phase, my_gpu(), error, most));
+    }
+  });
+  comm_.all_reduce_max(std::span(&error, 1));
+}
+
+PhaseClock CudaBackend::measure(const PhaseSteps& steps, PhaseResult& result) {
+  const std::size_t count = steps.loads.extent(0);
+  const auto layers = size_of(placement_->layers());
+  const std::size_t stride = 1 + 3 * layers;
+  std::vector<cuda::DeviceArray<std::uint64_t>> words;
+  for (std::size_t lane = 0; lane < lanes(); ++lane) {
+    words.emplace_back(count * stride);
+  }
+  std::vector<timeline::Stamps> stamps(lanes(), timeline::Stamps(count, layers));
+  const auto before = timeline::synchronise(devices_);
+  const auto gpu_before = clock_->calibrate(stream_of(0), timeline::monotonic_raw_ns);
+  for (std::size_t i = 0; i < count; ++i) {
+    std::vector<std::uint64_t*> here;
+    here.reserve(words.size());
+    for (const auto& lane : words) {
+      here.push_back(lane.data() + i * stride);
+    }
+    run_step(steps, steps.first_step + static_cast<std::int64_t>(i), here);
+    for (std::size_t lane = 0; lane < lanes(); ++lane) {
+      for (std::size_t layer = 0; layer < layers; ++layer) {
+        stamps[lane].tokens(i, layer) =
+            static_cast<std::uint32_t>(lanes_[lane].layer->route(static_cast<int>(layer)).received);
+      }
+    }
+  }
+  const auto gpu_after = clock_->calibrate(stream_of(0), timeline::monotonic_raw_ns);
+  const auto after = timeline::synchronise(devices_);
+  const auto gpu_clock = device_clock::between(gpu_before, gpu_after);
+  for (std::size_t lane = 0; lane < lanes(); ++lane) {
+    std::vector<std::uint64_t> read(words[lane].size());
+    cuda::to_host(words[lane].data(), std::span(read), stream_of(lane));
+    stream_of(lane).synchronise();
+    const auto host = [&](std::size_t word) {
+      return gpu_clock.to_host(static_cast<Nanoseconds>(read[word]));
+    };
+    for (std::size_t i = 0; i < count; ++i) {
+      stamps[lane].entered[i] = host(i * stride);
+      for (std::size_t layer = 0; layer < layers; ++layer) {
+        const std::size_t at = i * stride + 1 + 3 * layer;
+        stamps[lane].dispatched(i, layer) = host(at);
+        stamps[lane].arrived(i, layer) = host(at + 1);
+        stamps[lane].exited(i, layer) = host(at + 2);
+      }
+    }
+  }
+  const auto fit = timeline::between(before.fit, after.fit);
+  result.mine = timeline::timeline_of(devices_, stamps, fit);
+  result.clock_residual_ns =
+      std::max(before.fleet_residual_ns, after.fleet_residual_ns) + gpu_clock.residual_ns;
+  return {fit, fit.to_other(stamps.front().arrived(0, 0)) - result.mine.arrival_ns(0, 0, 0)};
+}
+
+PhaseResult CudaBackend::run(const PhaseSteps& steps) {
+  check_steps(steps);
+  PhaseResult result;
+  result.mine =
+      timeline::Timeline(0, steps.loads.extent(0), size_of(steps.placements.front().layers()));
+  if (active()) {
+    naming_gpu([&] {
+      for (int i = steps.warmup_steps; i > 0; --i) {
+        run_step(steps, std::max<std::int64_t>(steps.first_step - i, 0), {});
+      }
+      if (steps.ran_before == 0) {
+        result.reference_error = verify(steps);
+      } else {
+        run_step(steps, steps.first_step - 1, {});  // what came between has cooled caches
+      }
+    });
+  }
+  check_reference(result.reference_error, steps.phase);
+  const auto measured = [&] {
+    PhaseClock clock;
+    naming_gpu([&] { clock = measure(steps, result); });
+    return clock;
+  };
+  if (keeper_) {
+    measure_observed(comm_, sensors_, active(), result, measured);
+  } else if (active()) {
+    (void)measured();
+  }
+  comm_.all_reduce_max(std::span(&result.telemetry.polling_s, 1));
+  comm_.all_reduce_max(std::span(&result.clock_residual_ns, 1));
+  result.totals = timeline::reduce_totals(comm_, timeline::totals_of(result.mine));
+  return result;
+}
+
+}  // namespace moevar::run

@@ -1,0 +1,16 @@
+#include "base/error.hpp"
+#include "run/cuda_backend.hpp"
+
+namespace moevar::run {
+
+std::string why_no_cuda() { return "moevar was built without CUDA"; }
+
+std::unique_ptr<Backend> make_cuda_backend(const mpi::Communicator& /*comm*/,
+                                           const study::Study& /*study*/,
+                                           const study::ModelShape& /*model*/,
+                                           const study::PhaseSpec& /*phase*/,
+                                           int /*tokens_per_device*/) {
+  throw EnvironmentError(why_no_cuda());
+}
+
+}  // namespace moevar::run

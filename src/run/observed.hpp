@@ -1,0 +1,24 @@
+#pragma once
+
+#include <functional>
+
+#include "run/backend.hpp"
+#include "run/sensors.hpp"
+#include "system/mpi.hpp"
+#include "timeline/clock.hpp"
+
+namespace moevar::run {
+
+/// How this rank's host clock stood to a phase's.
+struct PhaseClock {
+  timeline::ClockFit fit;
+  Nanoseconds zero_ns = 0;  ///< of the phase, on the common clock
+};
+
+/// Runs `measure`, which fills `result`'s timeline, on the ranks that have devices (`active`), with
+/// what `sensors.plant` shows meanwhile as the result's telemetry: rank d has device d. Collective
+/// over `comm`; the plant is there.
+void measure_observed(const mpi::Communicator& comm, const Sensors& sensors, bool active,
+                      PhaseResult& result, const std::function<PhaseClock()>& measure);
+
+}  // namespace moevar::run
