@@ -27,6 +27,8 @@ const std::vector<CommandEntry>& commands() {
       {"export", "write a placement as an engine's file: SGLang, vLLM-Ascend, TensorRT-LLM",
        make_export_command},
       {"fleet", "draw a fleet of modelled GPUs and write it as CSV", make_fleet_command},
+      {"doctor", "show what this machine can run: GPUs and ranks, permissions, MPI, libraries",
+       make_doctor_command},
       {"caps", "show the GPUs' power limits, or put back what a dead run left", make_caps_command},
   };
   return all;

@@ -38,6 +38,7 @@ std::unique_ptr<Command> make_plan_command();
 std::unique_ptr<Command> make_place_command();
 std::unique_ptr<Command> make_export_command();
 std::unique_ptr<Command> make_fleet_command();
+std::unique_ptr<Command> make_doctor_command();
 std::unique_ptr<Command> make_caps_command();
 
 /// What a launcher says of this process before MPI starts; rank 0 of 1 without a launcher.

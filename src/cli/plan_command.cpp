@@ -73,7 +73,11 @@ class PlanCommand : public Command {
                kind == study::DeviceKind::model ? ", " + study.fleet.preset : "");
     for (const int devices : study.fleet.devices) {
       const bool one_each = kind != study::DeviceKind::model;
-      if (one_each && devices > ranks_) {
+      const int lanes = kind == study::DeviceKind::cuda ? study.fleet.lanes() : 1;
+      if (lanes > 1) {
+        fmt::print("  {:>7} parts of {} GPUs, {} on each: start it with mpirun -np {}\n", devices,
+                   devices / lanes, lanes, devices / lanes);
+      } else if (one_each && devices > ranks_) {
         fmt::print("  {:>7} one device a rank: start it with mpirun -np {}\n", devices, devices);
       } else {
         fmt::print("  {:>7} {}\n", devices, ranks_to_devices(ranks_, devices, one_each));

@@ -35,11 +35,16 @@ class RunCommand : public Command {
                    "for, are named and the job ends with status 3; 0: never")
         ->capture_default_str()
         ->check(CLI::IsMember({0.0}) | CLI::Range(1.0, 1e6));
+    app.add_flag("--share-gpu", share_gpu_,
+                 "ranks may have the same GPU; the same as --set fleet.share_gpu=true");
     app.add_option("--from", from_, "folder of a recorded run to repeat, instead of STUDY");
   }
 
   ExitStatus run(int argc, char** argv) override {
     check_options();
+    if (share_gpu_) {
+      study_.overrides.emplace_back("fleet.share_gpu=true");
+    }
     const signals::Watch watch(note_request, end_on_signal);
     const mpi::Session session(&argc, &argv);
     const auto world = mpi::Communicator::world();
@@ -117,6 +122,7 @@ class RunCommand : public Command {
   std::string out_;
   std::string from_;
   bool resume_ = false;
+  bool share_gpu_ = false;
   double hang_limit_s_ = 600.0;
 };
 
