@@ -30,6 +30,7 @@ test_build() {  # test_build FOLDER CTEST-OPTIONS...
   ctest --test-dir "$folder" --parallel "$(($(nproc) + 1))" --output-on-failure --no-tests=error "$@"
 }
 
+fetch_cutlass build
 build release
 if [ $# -gt 0 ]; then
   test_build build -R "$1"

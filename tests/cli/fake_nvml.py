@@ -14,11 +14,13 @@ WORDS = ["uuid0", "uuid1", "uuid2", "uuid3", "uuid4", "min_mw", "default_mw", "m
          "enforced_before_mw", "set_at_ns", "writes", "refuse", "clamp_mw", "slow_ms", "revert_ms", "lost",
          "lost_after_writes", "block_set_ms", "block_get_ms", "reasons", "refuse_after_writes", "idle_mw", "burn_mw",
          "idle_mc", "burn_mc", "tau_ms", "idle_mhz", "burn_mhz", "burning", "changed_at_ns", "changed_mc", "energy_mj",
-         "capped_ns"]
+         "capped_ns", "pci_bus", "memory_bytes", "not_persistent", "compute_mode", "mig", "capability",
+         *(f"pid{i}" for i in range(4)), *(f"process_bytes{i}" for i in range(4))]
 PLACE = {word: place for place, word in enumerate(WORDS)}
 H100 = {"min_mw": 200_000, "default_mw": 700_000, "max_mw": 700_000, "requested_mw": 700_000, "idle_mw": 70_000,
         "burn_mw": 690_000, "idle_mc": 30_000, "burn_mc": 66_000, "tau_ms": 2_000, "idle_mhz": 345, "burn_mhz": 1_980,
-        "changed_mc": 30_000}
+        "changed_mc": 30_000, "memory_bytes": 80 << 30, "capability": 90}
+PCI_BUSES = [0x1b, 0x2a, 0x9b, 0xba]  # of tests/topologies/two-sockets.xml; further GPUs are not in it
 
 
 class FakeGpus:
@@ -34,7 +36,8 @@ class FakeGpus:
         self.uuids = [f"GPU-00000000-fa4e-4000-8000-{gpu:012x}" for gpu in range(gpus)]
         for gpu, uuid in enumerate(self.uuids):
             struct.pack_into("40s", self.memory, self._place(gpu, "uuid0"), uuid.encode())
-            self.set(gpu, **{**H100, "changed_at_ns": time.monotonic_ns(), **words})
+            bus = PCI_BUSES[gpu] if gpu < len(PCI_BUSES) else 0xc0 + gpu
+            self.set(gpu, **{**H100, "pci_bus": bus, "changed_at_ns": time.monotonic_ns(), **words})
 
     @staticmethod
     def _place(gpu, word):

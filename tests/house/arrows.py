@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 FLOORS = [
     {"base"},
     {"system", "workload", "study", "stats"},
-    {"burn", "expert_ffn", "gating", "token_exchange", "placement", "timeline", "serving"},
+    {"burn", "checksum", "device_clock", "expert_ffn", "gating", "token_exchange", "placement", "timeline", "serving"},
     {"fleet", "exchange", "record"},
     {"conditions"},
     {"run"},

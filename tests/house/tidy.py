@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """clang-tidy over the C++ files of src/ and kernels/ in a build folder's compile_commands.json. Tests and benchmarks are
-held to the compiler's warnings and to .clang-format alone: GoogleTest's macros trip too many of clang-tidy's checks.
+held to the compiler's warnings and to .clang-format alone: GoogleTest's macros trip too many of clang-tidy's checks. Of
+CUDA's files it sees the headers that host code includes: it does not take nvcc's options.
 
     tidy.py BUILD_DIR
 
@@ -59,7 +60,7 @@ def main():
     build = os.path.abspath(sys.argv[1])
     entries = [e for e in json.load(open(os.path.join(build, "compile_commands.json")))
                if e["file"].startswith((f"{ROOT}/src/", f"{ROOT}/kernels/"))
-               and not e["file"].endswith(("_test.cpp", "_bench.cpp"))]
+               and not e["file"].endswith(("_test.cpp", "_bench.cpp", ".cu"))]
     if not entries:
         sys.exit("no files in compile_commands.json")
     version = subprocess.run(["clang-tidy", "--version"], check=True, capture_output=True).stdout
