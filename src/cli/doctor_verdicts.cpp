@@ -77,7 +77,7 @@ std::string refusal_of(std::string_view kind) {
         R"([model]
 preset = "qwen3-30b")",
         "a study", {fmt::format(R"(fleet.device="{}")", kind)});
-    (void)run::resolve_device(parsed);
+    run::check_devices(parsed);
     return {};
   } catch (const Error& error) {
     const std::string text = error.what();

@@ -197,15 +197,19 @@ void check_routing(const study::Study& study, const Segments& segments) {
 
 study::DeviceKind resolve_device(const study::ParsedStudy& parsed) {
   const auto kind = parsed.study.fleet.device;
-  if (kind == study::DeviceKind::cuda) {
-    if (const auto why = why_no_cuda(); !why.empty()) {
-      throw EnvironmentError(fmt::format(
-          R"({}: "cuda" devices cannot run here: {}; moevar doctor shows what can; "model" runs )"
-          R"(modelled GPUs, "cpu" CPU cores)",
-          parsed.at("fleet.device"), why));
-    }
-  }
   return kind == study::DeviceKind::automatic ? study::DeviceKind::model : kind;
+}
+
+void check_devices(const study::ParsedStudy& parsed) {
+  if (resolve_device(parsed) != study::DeviceKind::cuda) {
+    return;
+  }
+  if (const auto why = why_no_cuda(); !why.empty()) {
+    throw EnvironmentError(fmt::format(
+        R"({}: "cuda" devices cannot run here: {}; moevar doctor shows what can; "model" runs )"
+        R"(modelled GPUs, "cpu" CPU cores)",
+        parsed.at("fleet.device"), why));
+  }
 }
 
 void check_study(const study::ParsedStudy& parsed) {

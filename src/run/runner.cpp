@@ -518,7 +518,10 @@ std::unique_ptr<Backend> make_backend(const mpi::Communicator& comm, const study
 
 record::Summary run_study(const mpi::Communicator& comm, const study::ParsedStudy& parsed,
                           const RunOptions& options, Observer& observer) {
-  mpi::on_root(comm, [&] { check_study(parsed); });
+  mpi::on_root(comm, [&] {
+    check_study(parsed);
+    check_devices(parsed);
+  });
   return Runner(comm, parsed).run(options, observer);
 }
 

@@ -31,12 +31,14 @@ class Observer {
   virtual void phase_done(const study::PhaseSpec& phase) = 0;
 };
 
-/// What the study's device kind comes to on this machine: "auto" is "model" until real GPUs can be
-/// run. Throws EnvironmentError for a kind that cannot run here.
+/// What the study's device kind comes to: "auto" is "model" until real GPUs have been run on.
 study::DeviceKind resolve_device(const study::ParsedStudy& parsed);
 
-/// Checks what parse() cannot know: policies, presets, caps, sizes. Pure but for resolve_device.
-/// Throws InputError that names file, line and key.
+/// Throws EnvironmentError that names file, line and key where the study's devices cannot run here.
+void check_devices(const study::ParsedStudy& parsed);
+
+/// Checks what parse() cannot know: policies, presets, caps, sizes. Pure: a study may be checked,
+/// and planned, where it cannot run. Throws InputError that names file, line and key.
 void check_study(const study::ParsedStudy& parsed);
 
 /// Checks what is known once the routing is: `study` has the routing's layers. Throws InputError.

@@ -147,6 +147,8 @@ class CudaStudy(Case):
     def test_what_a_machine_cannot_do(self):
         on("no_driver")
         self.refused(3, "fleet.device", "driver", "moevar doctor")
+        plan = start(["plan", self.write("s.toml", STUDY)])  # as on a login node
+        self.assertEqual(plan.returncode, 0, plan.stderr)
         on("gpus=0")
         self.refused(3, "fleet.device", "no CUDA-capable device")
         on("gpus=1 memory_mib=1")
