@@ -96,7 +96,9 @@ function(moevar_test name)
       set_tests_properties(${name}.np${ranks} PROPERTIES LABELS "${mpi_labels}" TIMEOUT ${TEST_TIMEOUT}
                            PROCESSORS 2)
       if(TEST_LABEL STREQUAL "gpu")
-        set_tests_properties(${name}.np${ranks} PROPERTIES SKIP_REGULAR_EXPRESSION "${all_skipped}")
+        # mpirun gives its ranks a terminal, and colours would hide the line that is looked for
+        set_tests_properties(${name}.np${ranks} PROPERTIES SKIP_REGULAR_EXPRESSION "${all_skipped}"
+                             ENVIRONMENT GTEST_COLOR=no)
       endif()
     endforeach()
   else()

@@ -75,8 +75,8 @@ class PlanCommand : public Command {
       const bool one_each = kind != study::DeviceKind::model;
       const int lanes = kind == study::DeviceKind::cuda ? study.fleet.lanes() : 1;
       if (lanes > 1) {
-        fmt::print("  {:>7} parts of {} GPUs, {} on each: start it with mpirun -np {}\n", devices,
-                   devices / lanes, lanes, devices / lanes);
+        fmt::print("  {:>7} parts of GPUs, {} of each: start it with mpirun -np {}\n", devices,
+                   lanes, devices / lanes);
       } else if (one_each && devices > ranks_) {
         fmt::print("  {:>7} one device a rank: start it with mpirun -np {}\n", devices, devices);
       } else {
