@@ -58,6 +58,21 @@ class PlanCommand : public Command {
   }
 
  private:
+  void print_fleets(const study::Study& study, study::DeviceKind kind) const {
+    for (const int devices : study.fleet.devices) {
+      const bool one_each = kind != study::DeviceKind::model;
+      const int lanes = kind == study::DeviceKind::cuda ? study.fleet.lanes() : 1;
+      if (lanes > 1) {
+        fmt::print("  {:>7} parts of GPUs, {} of each: start it with mpirun -np {}\n", devices,
+                   lanes, devices / lanes);
+      } else if (one_each && devices > ranks_) {
+        fmt::print("  {:>7} one device a rank: start it with mpirun -np {}\n", devices, devices);
+      } else {
+        fmt::print("  {:>7} {}\n", devices, ranks_to_devices(ranks_, devices, one_each));
+      }
+    }
+  }
+
   void print(const study::Study& study, study::DeviceKind kind,
              const std::vector<study::PhaseSpec>& plan) const {
     const auto& model = study.model;
@@ -71,18 +86,7 @@ class PlanCommand : public Command {
                study.workload.tokens_per_device);
     fmt::print("devices   {}{}\n", to_string(kind),
                kind == study::DeviceKind::model ? ", " + study.fleet.preset : "");
-    for (const int devices : study.fleet.devices) {
-      const bool one_each = kind != study::DeviceKind::model;
-      const int lanes = kind == study::DeviceKind::cuda ? study.fleet.lanes() : 1;
-      if (lanes > 1) {
-        fmt::print("  {:>7} parts of GPUs, {} of each: start it with mpirun -np {}\n", devices,
-                   lanes, devices / lanes);
-      } else if (one_each && devices > ranks_) {
-        fmt::print("  {:>7} one device a rank: start it with mpirun -np {}\n", devices, devices);
-      } else {
-        fmt::print("  {:>7} {}\n", devices, ranks_to_devices(ranks_, devices, one_each));
-      }
-    }
+    print_fleets(study, kind);
     if (study.fleet.pool > 0) {
       fmt::print("  drawn from {} devices, {} in random order\n", study.fleet.pool,
                  to_string(study.fleet.draw));
