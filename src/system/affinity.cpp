@@ -48,9 +48,15 @@ Topology loaded(Topology topology) {
 
 Topology load_topology() { return loaded(new_topology()); }
 
-/// PCI devices alone: what hwloc would ask other drivers for takes time and may hang.
+/// PCI devices alone: what hwloc would ask other drivers for takes time and may hang. They are read
+/// from the system's own files, since hwloc's plug-in over libpciaccess is not everywhere and
+/// leaks.
 Topology new_topology_with_pci() {
   auto topology = new_topology();
+  if (hwloc_topology_set_components(topology.get(), HWLOC_TOPOLOGY_COMPONENTS_FLAG_BLACKLIST,
+                                    "pci") != 0) {
+    throw LibraryError("hwloc_topology_set_components", std::strerror(errno));
+  }
   if (hwloc_topology_set_type_filter(topology.get(), HWLOC_OBJ_PCI_DEVICE,
                                      HWLOC_TYPE_FILTER_KEEP_ALL) != 0) {
     throw LibraryError("hwloc_topology_set_type_filter", std::strerror(errno));

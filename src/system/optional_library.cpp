@@ -18,7 +18,8 @@ constexpr int kMajor = 10000;
 constexpr int kMinor = 100;
 
 /// Loads the first of `names` that is there and asks it with `ask(library)`, whose result is a
-/// version, or negative where the library is another. The library is let go again.
+/// version, or negative where the library is another. The library stays loaded: to unload it leaks
+/// what its initialisers took.
 template <class Ask>
 OptionalLibrary find(const char* variable, std::vector<std::string> names, const Ask& ask) {
   // NOLINTNEXTLINE(concurrency-mt-unsafe): nothing in this program changes its environment
@@ -36,7 +37,6 @@ OptionalLibrary find(const char* variable, std::vector<std::string> names, const
       continue;
     }
     result.version = ask(library);
-    ::dlclose(library);
     result.found = result.version >= 0;
     result.problem = result.found ? "" : fmt::format("{} does not tell its version", result.name);
     break;
