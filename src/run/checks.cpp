@@ -9,9 +9,9 @@
 #include "fleet/draw.hpp"
 #include "fleet/gpu_family.hpp"
 #include "placement/placement.hpp"
-#include "run/cuda_backend.hpp"
 #include "run/runner.hpp"
 #include "run/sensors.hpp"
+#include "system/gpu.hpp"
 
 namespace moevar::run {
 
@@ -204,7 +204,7 @@ void check_devices(const study::ParsedStudy& parsed) {
   if (resolve_device(parsed) != study::DeviceKind::cuda) {
     return;
   }
-  if (const auto why = why_no_cuda(); !why.empty()) {
+  if (const auto why = gpu::why_none_visible(); !why.empty()) {
     throw EnvironmentError(fmt::format(
         R"({}: "cuda" devices cannot run here: {}; moevar doctor shows what can; "model" runs )"
         R"(modelled GPUs, "cpu" CPU cores)",

@@ -13,7 +13,6 @@
 #include "fleet/device_weights.hpp"
 #include "run/cuda_backend_impl.hpp"
 #include "run/cuda_fleet.hpp"
-#include "system/gpu.hpp"
 
 namespace moevar::run {
 
@@ -39,8 +38,6 @@ fleet::GpuFleet bind(const mpi::Communicator& comm, const study::Study& study, i
 }
 
 }  // namespace
-
-std::string why_no_cuda() { return gpu::why_none_visible(); }
 
 std::unique_ptr<Backend> make_cuda_backend(const mpi::Communicator& comm, const study::Study& study,
                                            const study::ModelShape& model,

@@ -8,10 +8,6 @@
 
 namespace moevar::run {
 
-/// Why "cuda" devices cannot run here: not built with CUDA, no driver, no GPU; empty where they
-/// can. Looks at this process alone.
-std::string why_no_cuda();
-
 /// GPUs as devices, timed by their own clocks: the first ranks of `comm` have one each, or, with
 /// fleet.emulated_sms, several parts of one; the others take part in every member, and own no
 /// device. `comm` and `study` outlive the object. `tokens_per_device`: of the largest step.

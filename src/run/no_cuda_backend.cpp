@@ -3,14 +3,12 @@
 
 namespace moevar::run {
 
-std::string why_no_cuda() { return "moevar was built without CUDA"; }
-
 std::unique_ptr<Backend> make_cuda_backend(const mpi::Communicator& /*comm*/,
                                            const study::Study& /*study*/,
                                            const study::ModelShape& /*model*/,
                                            const study::PhaseSpec& /*phase*/,
                                            int /*tokens_per_device*/) {
-  throw EnvironmentError(why_no_cuda());
+  throw EnvironmentError("moevar was built without CUDA");
 }
 
 }  // namespace moevar::run
