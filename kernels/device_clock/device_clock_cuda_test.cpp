@@ -19,12 +19,7 @@ Nanoseconds host_ns() {
 
 class DeviceClockCuda : public GpuTest {
  protected:
-  void SetUp() override {
-    GpuTest::SetUp();
-    if (!IsSkipped()) {
-      stream_.emplace();
-    }
-  }
+  void set_up() override { stream_.emplace(); }
   [[nodiscard]] const cuda::Stream& stream() const { return *stream_; }
 
  private:

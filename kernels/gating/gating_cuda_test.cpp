@@ -15,12 +15,7 @@ using cuda::DeviceArray;
 
 class GatingCuda : public GpuTest {
  protected:
-  void SetUp() override {
-    GpuTest::SetUp();
-    if (!IsSkipped()) {
-      stream_.emplace();
-    }
-  }
+  void set_up() override { stream_.emplace(); }
   [[nodiscard]] const cuda::Stream& stream() const { return *stream_; }
 
   template <class T>

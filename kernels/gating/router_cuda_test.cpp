@@ -16,9 +16,8 @@ using cuda::DeviceArray;
 
 class RouterCuda : public GpuTest {
  protected:
-  void SetUp() override {
-    GpuTest::SetUp();
-    if (!IsSkipped() && !cublas_lt::available()) {
+  void set_up() override {
+    if (!cublas_lt::available()) {
       GTEST_SKIP() << cublas_lt::why_unavailable();
     }
   }

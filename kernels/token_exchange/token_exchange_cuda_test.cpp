@@ -27,12 +27,7 @@ const std::vector<Case> kCases = {{2, 1, 1, 1},        {64, 0, 2, 3},       {16,
 
 class TokenExchangeCuda : public GpuTest {
  protected:
-  void SetUp() override {
-    GpuTest::SetUp();
-    if (!IsSkipped()) {
-      stream_.emplace();
-    }
-  }
+  void set_up() override { stream_.emplace(); }
   [[nodiscard]] const cuda::Stream& stream() const { return *stream_; }
 
   template <class T>

@@ -11,11 +11,15 @@
 /// skipped, with the reason. MOEVAR_GPU_TESTS=required makes a missing GPU a failure instead.
 class GpuTest : public testing::Test {
  protected:
-  void SetUp() override {
+  /// What a fixture does where there is a GPU.
+  virtual void set_up() {}
+
+  void SetUp() final {
     if (const auto why = moevar::gpu::why_none_visible(); !why.empty()) {
       const char* required = std::getenv("MOEVAR_GPU_TESTS");
       ASSERT_FALSE(required != nullptr && std::string_view(required) == "required") << why;
       GTEST_SKIP() << why;
     }
+    set_up();
   }
 };

@@ -17,7 +17,7 @@ parts=" ${*:-tests kernels studies burn} "
 # shellcheck disable=SC1091
 [ -z "${MOEVAR_BUNDLE:-}" ] || source "$MOEVAR_BUNDLE/env.sh"
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
-export MOEVAR_GPU_TESTS=required MOEVAR_PROGRESS=none
+export MOEVAR_GPU_TESTS=required MOEVAR_PROGRESS=none NCCL_MULTI_RANK_GPU_ENABLE=1
 programs=${MOEVAR_PROGRAMS:-build}
 raw=$out/raw
 rm -rf "$raw"
@@ -27,14 +27,20 @@ failed=0
 program() { find "$programs" -type f -name "$1" -perm -u+x -print -quit; }
 row() { printf '%-44s %-8s %s\n' "$@" | tee -a "$out/table.txt"; }
 
+# What a log says of its failure: moevar's own word, a benchmark's, or the last line.
+said() { { grep -e '^moevar: ' -e 'ERROR OCCURRED' -e 'FAILED TEST' "$1" | sed 's/ *ERROR OCCURRED//' || tail -n 1 "$1"; } | tail -n 1; }
+
+# What a log that ends well leaves out; Google Benchmark's programs end with 0 also where a benchmark could not run.
+skips() { awk '/SKIPPED \] [0-9]+ tests?,/ {printf ", %d skipped", $4; exit}' "$1"; }
+
 # try NAME LIMIT_S LOG COMMAND... : a row of the table
 try() {
   local name=$1 limit=$2 log=$3 begin=$SECONDS
   shift 3
-  if timeout "$limit" "$@" >"$log" 2>&1; then
-    row "$name" ok "$((SECONDS - begin)) s"
+  if timeout "$limit" "$@" >"$log" 2>&1 && ! grep -q 'ERROR OCCURRED' "$log"; then
+    row "$name" ok "$((SECONDS - begin)) s$(skips "$log")"
   else
-    row "$name" "FAILED" "$((SECONDS - begin)) s, ${log#"$out"/}: $(tail -n 1 "$log" | cut -c1-80)"
+    row "$name" "FAILED" "$((SECONDS - begin)) s, ${log#"$out"/}: $(said "$log" | cut -c1-120)"
     failed=1
   fi
 }

@@ -24,12 +24,9 @@ struct DeviceMemory {
 
 class DeviceExchangeTest : public GpuTest {
  protected:
-  void SetUp() override {
-    GpuTest::SetUp();
-    if (!IsSkipped()) {
-      gpu_ = gpu_of(world_);
-      cuda::use(gpu_.ordinal);
-    }
+  void set_up() override {
+    gpu_ = gpu_of(world_);
+    cuda::use(gpu_.ordinal);
   }
 
   [[nodiscard]] LaneTraffic traffic(std::size_t lanes, std::size_t length,

@@ -16,12 +16,9 @@ constexpr std::chrono::seconds kLimit{60};
 
 class DeviceMigrationTest : public GpuTest {
  protected:
-  void SetUp() override {
-    GpuTest::SetUp();
-    if (!IsSkipped()) {
-      gpu_ = gpu_of(world_);
-      cuda::use(gpu_.ordinal);
-    }
+  void set_up() override {
+    gpu_ = gpu_of(world_);
+    cuda::use(gpu_.ordinal);
   }
 
   static std::vector<BFloat16> weights(std::size_t move) {
