@@ -88,7 +88,8 @@ class Disk(ResumeCase):
         self.mount("--bind", self.disk, other)
         self.addCleanup(subprocess.run, ["umount", "-l", other], capture_output=True)
         line = self.run_until(lambda: subprocess.run(["umount", "-l", self.disk], check=True))
-        self.assertRegex(line, r"phase \d+ is not recorded: .*No such file or directory.*; \d+ finished phases")
+        # the second is HDF5's word where the mount goes between its making of a file and its look at it
+        self.assertRegex(line, r"phase \d+ is not recorded: .*(No such file or directory|can't retrieve stat info).*; \d+ finished phases")
         kept = finished(other / "out")
         self.assertGreaterEqual(len(kept), 3)
         self.assert_opens(other / "out")

@@ -14,7 +14,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "cli"))
 from moevar_cli import MOEVAR, ROOT, SMALL  # noqa: E402
 from slurm_cluster import Cluster, lacking  # noqa: E402
 
-# Six phases that take a second and more each, however fast the machine is: real steps, until the time is over.
+# Six phases of real steps that take about a second each: until the time is over, or more steps gain nothing.
 PACED = """
 [study]
 name = "paced"
