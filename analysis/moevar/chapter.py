@@ -10,6 +10,8 @@ from moevar.figures import (Drawing, NotCarried, attainment, causes, drift, flee
                             slowest_law, spread_cap, tax_by_size, tax_idle, vibe_projection)
 from moevar.study import StudyError
 
+MOST_STAMPING = 0.01    # of layer time: beyond it the timing is felt in what is timed
+
 # (anchor, heading, lead, figure modules)
 SECTIONS = (
     ("fleet", "The fleet",
@@ -98,7 +100,12 @@ def _clock(study):
     if study.device == "model":
         return f"{text}: modelled, not measured; the same on every machine for this seed"
     residual = max((phase.clock_residual_ns for phase in study.phases), default=0)
-    return f"{text}; differences between devices below {residual / 1e3:g} µs mean nothing"
+    text += f"; differences between devices below {residual / 1e3:g} µs mean nothing"
+    share = max((phase.stamping_share for phase in study.phases), default=np.nan)
+    if np.isnan(share):
+        return text
+    return f"{text}; noting times down took up to {100 * share:.2g} % of layer time" + (
+        ", more than the 1 % that leaves them as they were" if share > MOST_STAMPING else "")
 
 
 def _span(values):

@@ -69,6 +69,7 @@ class Phase:
     timer: str
     sync: str
     clock_residual_ns: int
+    stamping_share: float    # NaN in files of before it was measured
     solve_ms: float | None
     migrate_ms: float | None
     device_rows: np.ndarray
@@ -425,7 +426,7 @@ def _read_phase(name, group, timing, source, found, config):
         tokens_per_step=int(attrs["tokens_per_step"]), rate=None if searched else offered, offered_rate=offered,
         steps=steps, layers=layers, solved_because=str(placement["solved_because"]),
         per_step=bool(placement["per_step"]), timer=str(attrs["timer"]), sync=str(attrs["sync"]),
-        clock_residual_ns=int(attrs["clock_residual_ns"]),
+        clock_residual_ns=int(attrs["clock_residual_ns"]), stamping_share=float(attrs.get("stamping_share", np.nan)),
         solve_ms=None if timing is None else float(timing.attrs["solve_ms"]),
         migrate_ms=None if timing is None else float(timing.attrs["migrate_ms"]), device_rows=rows, group=group,
         source=source, _speed_model=_speed_model(group, found))

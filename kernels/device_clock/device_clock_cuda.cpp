@@ -33,6 +33,21 @@ Calibrator::Calibrator(const cuda::Stream& stream, int rounds)
   step_ns_ = static_cast<Nanoseconds>(step);
 }
 
+double Calibrator::stamp_cost_ns(const cuda::Stream& stream) const {
+  constexpr int kStamps = 64;
+  const cuda::DeviceArray<std::uint64_t> word(1);  // stamps of a layer go to the GPU's memory too
+  const cuda::Event begin;
+  const cuda::Event end;
+  stamp(word.data(), stream);  // the first launch of a kernel loads it
+  begin.record(stream);
+  for (int i = 0; i < kStamps; ++i) {
+    stamp(word.data(), stream);
+  }
+  end.record(stream);
+  end.synchronise();
+  return 1e3 * static_cast<double>(end.us_since(begin)) / kStamps;
+}
+
 Offset Calibrator::calibrate(const cuda::Stream& stream, const HostClock& now) {
   std::ranges::fill(answers_.values(), 0);
   question_.data()[0] = 0;

@@ -23,6 +23,10 @@ class Calibrator {
   /// The smallest step seen, nanoseconds.
   [[nodiscard]] Nanoseconds step_ns() const noexcept { return step_ns_; }
 
+  /// What a stamp() among others takes of `stream`'s time, nanoseconds. Waits for `stream`; not
+  /// while recording a graph.
+  [[nodiscard]] double stamp_cost_ns(const cuda::Stream& stream) const;
+
   /// A kernel of one thread waits for the host's questions in pinned memory and answers each with
   /// its time: `rounds` exchanges of a few microseconds on the GPU's bus. Waits for what was queued
   /// on `stream` before, returns when the kernel is over; not while recording a graph. Throws

@@ -33,6 +33,14 @@ TEST_F(DeviceClockCuda, StepIsThatOfATimer) {
   RecordProperty("step_ns", std::to_string(calibrator.step_ns()));
 }
 
+TEST_F(DeviceClockCuda, AStampTakesMicroseconds) {
+  const Calibrator calibrator(stream());
+  const double cost_ns = calibrator.stamp_cost_ns(stream());
+  EXPECT_GT(cost_ns, 0.0);
+  EXPECT_LT(cost_ns, 100'000.0);
+  RecordProperty("stamp_cost_ns", std::to_string(cost_ns));
+}
+
 /// A stamp, put on the host's clock, lies between the host's readings before and after it.
 TEST_F(DeviceClockCuda, StampsLieWithinTheHostsOwnReadings) {
   Calibrator calibrator(stream());

@@ -58,6 +58,8 @@ void write_factors(const hdf5::Group& group, const PhaseRecord& phase) {
   group.set_attribute("quantile", "nearest_rank");
   integer("clock_residual_ns", phase.clock_residual_ns);
   group.set_attribute("reference_error", phase.reference_error);
+  integer("clock_step_ns", phase.clock_step_ns);
+  group.set_attribute("stamping_share", phase.stamping_share);
   group.set_attribute("scaling", study::to_string(spec.scaling));
   integer("experts", spec.experts);
   integer("even_load", spec.even_load ? 1 : 0);

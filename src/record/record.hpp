@@ -46,6 +46,8 @@ struct PhaseRecord {
   std::string sync;
   Nanoseconds clock_residual_ns = 0;
   double reference_error = 0.0;
+  Nanoseconds clock_step_ns = 0;
+  double stamping_share = 0.0;
   std::int64_t moved_experts = 0;
   std::int64_t moved_bytes = 0;
   double migrate_ms = 0.0;

@@ -57,6 +57,9 @@ struct PhaseResult {
       0;  ///< differences over ranks below this mean nothing; 0 in virtual time
   double reference_error =
       0.0;  ///< largest relative error against the dense reference; 0 for model
+  Nanoseconds clock_step_ns = 0;  ///< of the devices' clocks, the coarsest; 0 in virtual time
+  /// What noting times down took of layer time; 0 in virtual time.
+  double stamping_share = 0.0;
 };
 
 /// The machines under a phase: modelled GPUs in virtual time, or real ones. A backend is one fleet

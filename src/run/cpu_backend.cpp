@@ -86,6 +86,7 @@ CpuBackend::CpuBackend(const mpi::Communicator& comm, const study::ModelShape& m
   }
   const int slots = model.experts + redundant_experts;
   mpi::on_all(comm_, [&] { check_memory(model.layers, (slots + devices - 1) / devices); });
+  clock_reading_ = worst_of(comm_, active(), timeline::time_clock_reading());
 }
 
 DeviceRange CpuBackend::mine() const {
@@ -386,6 +387,7 @@ PhaseResult CpuBackend::run(const PhaseSteps& steps) {
   comm_.all_reduce_max(std::span(&result.telemetry.polling_s, 1));
   comm_.all_reduce_max(std::span(&result.clock_residual_ns, 1));
   result.totals = timeline::reduce_totals(comm_, timeline::totals_of(result.mine));
+  note_clock(clock_reading_, result);
   return result;
 }
 

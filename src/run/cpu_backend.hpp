@@ -105,7 +105,8 @@ class CpuBackend final : public Backend {
   std::uint64_t seed_;
   int tokens_per_device_;
   std::vector<DeviceIdentity> fleet_;
-  mpi::Communicator devices_;  ///< the ranks that work; empty on the others
+  mpi::Communicator devices_;             ///< the ranks that work; empty on the others
+  timeline::ClockReading clock_reading_;  ///< the worst of the fleet
   Sensors sensors_;
   std::optional<conditions::Keeper> keeper_;
 

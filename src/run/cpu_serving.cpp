@@ -102,6 +102,7 @@ PhaseResult CpuBackend::serve(const PhaseSteps& step) {
   result.reference_error = serving_error_;
   result.clock_residual_ns = serving_residual_ns_;
   result.totals = timeline::reduce_totals(comm_, timeline::totals_of(result.mine));
+  note_clock(clock_reading_, result);
   return result;
 }
 

@@ -68,11 +68,13 @@ CudaBackend::CudaBackend(const mpi::Communicator& comm, const study::Study& stud
       parts_ = cuda::split(study_.fleet.emulated_sms);
     }
     clock_.emplace(stream_of(0));
+    clock_reading_ = {clock_->stamp_cost_ns(stream_of(0)), clock_->step_ns()};
     if (study_.phases.l2 == study::L2::cold) {
       flush_.emplace();
     }
     check_memory(model_.layers, phase.slots_per_device);
   });
+  clock_reading_ = worst_of(comm_, active(), clock_reading_);
   use_sensors();
 }
 

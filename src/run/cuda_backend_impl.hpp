@@ -114,6 +114,7 @@ class CudaBackend final : public Backend {
   std::optional<cuda::Stream> stream_;  ///< of a rank with one lane
   std::vector<cuda::Partition> parts_;  ///< of one with several
   std::optional<device_clock::Calibrator> clock_;
+  timeline::ClockReading clock_reading_;  ///< the worst of the fleet
   std::optional<cuda::L2Flush> flush_;
   Sensors sensors_;
   std::optional<conditions::Keeper> keeper_;

@@ -236,6 +236,7 @@ PhaseResult CudaBackend::run(const PhaseSteps& steps) {
   comm_.all_reduce_max(std::span(&result.telemetry.polling_s, 1));
   comm_.all_reduce_max(std::span(&result.clock_residual_ns, 1));
   result.totals = timeline::reduce_totals(comm_, timeline::totals_of(result.mine));
+  note_clock(clock_reading_, result);
   return result;
 }
 

@@ -129,6 +129,8 @@ PhaseResult join(std::vector<PhaseResult> blocks, std::span<const Nanoseconds> e
     elapsed += ends_ns[i];
     all.clock_residual_ns = std::max(all.clock_residual_ns, block.clock_residual_ns);
     all.reference_error = std::max(all.reference_error, block.reference_error);
+    all.clock_step_ns = std::max(all.clock_step_ns, block.clock_step_ns);
+    all.stamping_share = std::max(all.stamping_share, block.stamping_share);
   }
   all.mine = join_timelines(blocks);
   all.totals = join_totals(blocks);

@@ -1,5 +1,6 @@
 #include "run/observed.hpp"
 
+#include <numeric>
 #include <vector>
 
 #include "conditions/keeper.hpp"
@@ -40,6 +41,25 @@ void measure_observed(const mpi::Communicator& comm, const Sensors& sensors, boo
   conditions::note_steps(step_end_ns, telemetry);
   const auto me = static_cast<std::size_t>(comm.rank());
   telemetry.counted = {timeline::counted_between(before[me], after[me])};
+}
+
+timeline::ClockReading worst_of(const mpi::Communicator& comm, bool active,
+                                timeline::ClockReading mine) {
+  mine = active ? mine : timeline::ClockReading{};
+  comm.all_reduce_max(std::span(&mine.cost_ns, 1));
+  comm.all_reduce_max(std::span(&mine.step_ns, 1));
+  return mine;
+}
+
+void note_clock(const timeline::ClockReading& clock, PhaseResult& result) {
+  constexpr double kStampsPerLayer = 3.0;  // timeline::Stamps: dispatched, arrived, exited
+  const auto layers = result.totals.layer_ns.flat();
+  const auto all = std::accumulate(layers.begin(), layers.end(), Nanoseconds{0});
+  result.clock_step_ns = clock.step_ns;
+  result.stamping_share = all > 0
+                              ? kStampsPerLayer * clock.cost_ns *
+                                    static_cast<double>(layers.size()) / static_cast<double>(all)
+                              : 0.0;
 }
 
 }  // namespace moevar::run

@@ -21,4 +21,12 @@ struct PhaseClock {
 void measure_observed(const mpi::Communicator& comm, const Sensors& sensors, bool active,
                       PhaseResult& result, const std::function<PhaseClock()>& measure);
 
+/// The coarsest and the dearest clock of the ranks that have devices (`active`), whose own is
+/// `mine`. Collective over `comm`.
+timeline::ClockReading worst_of(const mpi::Communicator& comm, bool active,
+                                timeline::ClockReading mine);
+
+/// Notes down how finely a clock told the times of `result`, and what its readings took of them.
+void note_clock(const timeline::ClockReading& clock, PhaseResult& result);
+
 }  // namespace moevar::run

@@ -268,6 +268,8 @@ class Runner {
                   .sync = backend_->sync(),
                   .clock_residual_ns = result.clock_residual_ns,
                   .reference_error = result.reference_error,
+                  .clock_step_ns = result.clock_step_ns,
+                  .stamping_share = result.stamping_share,
                   .moved_experts = placing.migration.moved_experts,
                   .moved_bytes = placing.migration.bytes,
                   .migrate_ms = placing.migration.time_ms,

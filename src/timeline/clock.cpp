@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <ctime>
+#include <limits>
 
 #include <fmt/format.h>
 
@@ -16,6 +17,19 @@ Nanoseconds monotonic_raw_ns() {
   timespec now{};
   clock_gettime(CLOCK_MONOTONIC_RAW, &now);
   return static_cast<Nanoseconds>(now.tv_sec) * kSecond + now.tv_nsec;
+}
+
+ClockReading time_clock_reading() {
+  constexpr int kReadings = 4096;
+  const Nanoseconds first = monotonic_raw_ns();
+  Nanoseconds last = first;
+  Nanoseconds step = std::numeric_limits<Nanoseconds>::max();
+  for (int i = 0; i < kReadings; ++i) {
+    const Nanoseconds now = monotonic_raw_ns();
+    step = now > last ? std::min(step, now - last) : step;
+    last = now;
+  }
+  return {static_cast<double>(last - first) / kReadings, step};
 }
 
 OffsetPoint offset_of(std::span<const PingPong> burst) {

@@ -13,6 +13,14 @@ namespace moevar::timeline {
 /// CLOCK_MONOTONIC_RAW: NTP does not slew it, and all processes of a node read the same one.
 Nanoseconds monotonic_raw_ns();
 
+/// What it takes to read a clock, and how finely that one tells the time.
+struct ClockReading {
+  double cost_ns = 0.0;     ///< of one reading, among many
+  Nanoseconds step_ns = 0;  ///< the smallest difference between readings
+};
+/// Reads monotonic_raw_ns() some thousand times.
+ClockReading time_clock_reading();
+
 /// A clock to be read; tests put ones with a known offset and drift here.
 using ClockSource = std::function<Nanoseconds()>;
 

@@ -44,6 +44,8 @@ PHASE_ATTRIBUTES = {
     "quantile": TEXT,
     "clock_residual_ns": INTEGER,
     "reference_error": REAL,
+    "clock_step_ns": INTEGER,
+    "stamping_share": REAL,
     "moved_experts": INTEGER,
     "moved_bytes": INTEGER,
     "scaling": TEXT,

@@ -21,6 +21,9 @@ class CpuStudy(Case):
             for phase in file["phases"].values():
                 self.assertLess(phase.attrs["reference_error"], 1e-4)
                 self.assertGreater(phase.attrs["reference_error"], 0)
+                self.assertLess(0, int(phase.attrs["clock_step_ns"]))
+                self.assertLess(0, phase.attrs["stamping_share"])
+                self.assertLess(phase.attrs["stamping_share"], 0.01)
                 residual = int(phase.attrs["clock_residual_ns"])
                 parts = {name: phase[name][...].astype(numpy.int64)
                          for name in ("dispatch_ns", "expert_ns", "wait_ns", "combine_ns")}

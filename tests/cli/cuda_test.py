@@ -62,6 +62,8 @@ class CudaStudy(Case):
             self.assertEqual(phase.attrs["timer"], "cuda_globaltimer")
             residual = int(phase.attrs["clock_residual_ns"])
             self.assertGreater(residual, 0)
+            self.assertGreater(int(phase.attrs["clock_step_ns"]), 0)
+            self.assertGreater(phase.attrs["stamping_share"], 0)
             parts = [phase[name][...].astype(numpy.int64)
                      for name in ("dispatch_ns", "expert_ns", "wait_ns", "combine_ns")]
             self.assertEqual(parts[0].shape[0], devices)

@@ -159,6 +159,8 @@ PhaseRecord Phase::record() const {
           .sync = "none: one virtual clock",
           .clock_residual_ns = 3,
           .reference_error = 1e-6,
+          .clock_step_ns = 32,
+          .stamping_share = 1e-4,
           .moved_experts = 11 + spec.index,
           .moved_bytes = std::int64_t{1} << 33U,
           .migrate_ms = 1.25,

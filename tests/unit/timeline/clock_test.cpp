@@ -129,6 +129,15 @@ TEST(Clock, CompositionIsAssociativeAndHasANeutralElement) {
   EXPECT_EQ(same.intercept_ns, a.intercept_ns);
 }
 
+TEST(Clock, AReadingHasACostAndAStep) {
+  const auto reading = time_clock_reading();
+  EXPECT_GE(reading.step_ns, 1);
+  EXPECT_GE(reading.cost_ns, 1.0);
+  EXPECT_LT(reading.cost_ns, 1e5);
+  // readings in a row are a step apart, or they are not counted as steps
+  EXPECT_LE(static_cast<double>(reading.step_ns), 4096 * reading.cost_ns);
+}
+
 TEST(Clock, BetweenRunsThroughBothOffsets) {
   // poor slopes of short bursts do not spoil what lies between them
   const ClockFit before{1e-3, 500.0, 1'000'000, 1'000'000, 700, 30};
