@@ -147,6 +147,7 @@ std::string library_version() {
   unsigned major = 0;
   unsigned minor = 0;
   unsigned release = 0;
+  set_up();
   check(H5get_libversion(&major, &minor, &release), "H5get_libversion");
   return fmt::format("{}.{}.{}", major, minor, release);
 }
