@@ -233,8 +233,9 @@ def expert_sum_ns(phase):
 class FleetTimes:
     """Each known device's time for the same work under one condition.
 
-    rows [K] rows of /fleet; relative [K]: time ÷ the median of its phase's devices; time_us [K]; tokens: the work;
-    phases: where they were read; sample: row in those phases' order, for telemetry.
+    rows [K] rows of /fleet; relative [K]: time ÷ the median of its phase's devices; time_us [K]; interval [2, K]: of
+    relative, as measured, NaN for computed times; tokens: the work; phases: where they were read; state: by name of a
+    sensor, [K].
     """
 
     condition: Condition
@@ -242,6 +243,7 @@ class FleetTimes:
     rows: np.ndarray
     time_us: np.ndarray
     relative: np.ndarray
+    interval: np.ndarray
     tokens: float
     phases: list
     state: dict
@@ -296,13 +298,14 @@ def _first_seen(phases):
         times = phase.reference_time_us(phase.reference_tokens)
         state = {name: _or_nan(phase.telemetry(name), fresh)
                  for name in ("sm_clock_mhz", "temperature_c", "power_w")}
-        parts.append((rows[fresh], times[fresh], (times / np.median(times))[fresh], phase, state))
+        interval = phase.reference_interval_us(phase.reference_tokens) / np.median(times)
+        parts.append((rows[fresh], times[fresh], (times / np.median(times))[fresh], phase, state, interval[:, fresh]))
         seen = rows if seen is None else np.concatenate([seen, rows[fresh]])
     if not parts:
         return None
     joined = [np.concatenate([part[i] for part in parts]) for i in range(3)]
     state = {name: np.concatenate([part[4][name] for part in parts]) for name in parts[0][4]}
-    return (*joined, parts[0][3].reference_tokens, [part[3] for part in parts], state)
+    return (*joined, np.concatenate([part[5] for part in parts], axis=1), parts[0][3].reference_tokens, [part[3] for part in parts], state)
 
 
 def _or_nan(values, fresh):

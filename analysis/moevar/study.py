@@ -184,6 +184,13 @@ class Phase:
         """f_d(tokens) of each device, [D] f8 µs: the speed model read at one number of tokens."""
         return curves_at(self.array("speed_model/tokens"), self.array("speed_model/time_us"), tokens)
 
+    def reference_interval_us(self, tokens):
+        """95 % interval of that as it was measured, [2, D] f8 µs; NaN where it was computed."""
+        if not self.has("speed_model/lower_us"):
+            return np.full((2, self.devices), np.nan)
+        return np.stack([curves_at(self.array("speed_model/tokens"), self.array(f"speed_model/{end}_us"), tokens)
+                         for end in ("lower", "upper")])
+
     @property
     def reference_tokens(self):
         """Tokens that a device's experts receive in a layer call if all receive alike; within the speed models."""

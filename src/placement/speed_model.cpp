@@ -38,6 +38,21 @@ SpeedCurve::SpeedCurve(std::vector<double> tokens, std::vector<double> time_us)
   time_us_.insert(time_us_.begin(), 0.0);
 }
 
+SpeedCurve::SpeedCurve(std::vector<double> tokens, std::vector<double> time_us,
+                       TimeIntervals intervals)
+    : SpeedCurve(std::move(tokens), std::move(time_us)) {
+  for (const auto* ends : {&intervals.lower_us, &intervals.upper_us}) {
+    if (ends->size() + 1 != time_us_.size() ||
+        !std::ranges::all_of(*ends, [](double end) { return std::isfinite(end); })) {
+      throw InputError(
+          fmt::format("speed curve: {} ends of intervals for {} points; as many finite "
+                      "ones are needed",
+                      ends->size(), time_us_.size() - 1));
+    }
+  }
+  intervals_ = std::move(intervals);
+}
+
 double SpeedCurve::time_us(double tokens) const noexcept {
   const auto above = std::ranges::upper_bound(tokens_, tokens);
   const auto last = tokens_.size() - 1;

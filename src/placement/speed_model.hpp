@@ -5,6 +5,13 @@
 
 namespace moevar::placement {
 
+/// 95 % confidence intervals of the times at a curve's points, as they were measured: a monotone
+/// curve may leave them. µs.
+struct TimeIntervals {
+  std::vector<double> lower_us;
+  std::vector<double> upper_us;
+};
+
 /// f_d(n): a device's expert time in µs for n tokens in one layer. Piecewise linear through the
 /// measured points, from (0, 0), non-decreasing; past the last point the last slope goes on.
 class SpeedCurve {
@@ -13,6 +20,9 @@ class SpeedCurve {
   /// `tokens` strictly rising and > 0, `time_us` finite and >= 0, both of the same non-zero length.
   /// A dip (noise) is lifted to the running maximum. Throws InputError otherwise.
   SpeedCurve(std::vector<double> tokens, std::vector<double> time_us);
+  /// Of a measured one. Throws InputError also where there are not as many intervals as points, or
+  /// an end of one is not finite.
+  SpeedCurve(std::vector<double> tokens, std::vector<double> time_us, TimeIntervals intervals);
 
   [[nodiscard]] double time_us(double tokens) const noexcept;
   /// The most tokens that are done within `time_us`; infinity where the curve never exceeds it.
@@ -20,10 +30,13 @@ class SpeedCurve {
 
   [[nodiscard]] std::span<const double> grid() const noexcept { return tokens_; }
   [[nodiscard]] std::span<const double> times() const noexcept { return time_us_; }
+  /// Of the points behind (0, 0); empty for a curve that was computed.
+  [[nodiscard]] const TimeIntervals& intervals() const noexcept { return intervals_; }
 
  private:
   std::vector<double> tokens_;  ///< with a leading 0
   std::vector<double> time_us_;
+  TimeIntervals intervals_;
 };
 
 /// One curve per device of the fleet.

@@ -111,16 +111,24 @@ void write_speeds(const hdf5::Group& phase, const PhaseRecord& record) {
   for (const auto& curve : speeds) {
     points = std::max(points, points_of(curve.grid()).size());
   }
-  const double missing = std::numeric_limits<double>::quiet_NaN();
-  Matrix<double> tokens({speeds.size(), points}, missing);
-  Matrix<double> time_us({speeds.size(), points}, missing);
-  for (std::size_t device = 0; device < speeds.size(); ++device) {
-    std::ranges::copy(points_of(speeds[device].grid()), tokens.row(device).begin());
-    std::ranges::copy(points_of(speeds[device].times()), time_us.row(device).begin());
-  }
   const auto group = phase.create_group(kSpeedModel);
-  put(group, "tokens", tokens, "tokens");
-  put(group, "time_us", time_us, "us");
+  const auto put_row_of_each = [&](const char* name, const char* unit, const auto& values_of) {
+    Matrix<double> rows({speeds.size(), points}, std::numeric_limits<double>::quiet_NaN());
+    for (std::size_t device = 0; device < speeds.size(); ++device) {
+      std::ranges::copy(std::span<const double>(values_of(speeds[device])),
+                        rows.row(device).begin());
+    }
+    put(group, name, rows, unit);
+  };
+  using Curve = placement::SpeedCurve;
+  put_row_of_each("tokens", "tokens", [](const Curve& c) { return points_of(c.grid()); });
+  put_row_of_each("time_us", "us", [](const Curve& c) { return points_of(c.times()); });
+  if (!speeds.empty() && !speeds.front().intervals().lower_us.empty()) {
+    const auto& lower = [](const Curve& c) -> auto& { return c.intervals().lower_us; };
+    const auto& upper = [](const Curve& c) -> auto& { return c.intervals().upper_us; };
+    put_row_of_each("lower_us", "us", lower);
+    put_row_of_each("upper_us", "us", upper);
+  }
 }
 
 void write_device_totals(const hdf5::Group& phase, const timeline::DeviceTotals& totals) {

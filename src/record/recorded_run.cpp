@@ -1,5 +1,6 @@
 #include "record/recorded_run.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <span>
@@ -132,18 +133,29 @@ placement::SpeedModels RecordedRun::speeds(std::size_t phase) const {
     const auto file = hdf5::File::open(path);
     const auto group = file.group("phase").group(kSpeedModel);
     const auto tokens = read_matrix<double>(group, "tokens", devices, 0);
-    const auto times = read_matrix<double>(group, "time_us", devices, tokens.extent(1));
+    const auto read = [&](const char* name) {
+      return read_matrix<double>(group, name, devices, tokens.extent(1));
+    };
+    const auto times = read("time_us");
+    const bool measured = group.has("lower_us");
+    const auto lower = measured ? read("lower_us") : Matrix<double>{};
+    const auto upper = measured ? read("upper_us") : Matrix<double>{};
     placement::SpeedModels models;
     models.reserve(devices);
     for (std::size_t device = 0; device < devices; ++device) {
       // shorter curves are filled up with NaN
-      std::vector<double> grid;
-      std::vector<double> time_us;
-      for (std::size_t i = 0; i < tokens.extent(1) && !std::isnan(tokens(device, i)); ++i) {
-        grid.push_back(tokens(device, i));
-        time_us.push_back(times(device, i));
+      const auto row = tokens.row(device);
+      const auto points = std::ranges::find_if(row, [](double n) { return std::isnan(n); });
+      const auto part = [&](const Matrix<double>& of) {
+        const auto values = of.row(device).first(static_cast<std::size_t>(points - row.begin()));
+        return std::vector<double>(values.begin(), values.end());
+      };
+      if (measured) {
+        models.emplace_back(part(tokens), part(times),
+                            placement::TimeIntervals{part(lower), part(upper)});
+      } else {
+        models.emplace_back(part(tokens), part(times));
       }
-      models.emplace_back(std::move(grid), std::move(time_us));
     }
     return models;
   });

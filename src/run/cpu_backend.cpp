@@ -23,7 +23,6 @@ namespace {
 
 constexpr double kLargestError = 1e-4;       // of an output against the dense reference
 constexpr std::int64_t kVerifiedTokens = 8;  // per device and verified layer
-constexpr std::size_t kProfileRepeats = 5;   // odd: the median is one of them
 constexpr std::size_t kProfileBytes = 64U << 20U;
 
 std::size_t size_of(int value) { return static_cast<std::size_t>(value); }
@@ -73,14 +72,16 @@ std::vector<DeviceIdentity> checked_fleet(const mpi::Communicator& comm,
 
 CpuBackend::CpuBackend(const mpi::Communicator& comm, const study::ModelShape& model,
                        std::uint64_t seed, int devices, int tokens_per_device,
-                       int redundant_experts, Sensors sensors)
+                       int redundant_experts, Sensors sensors,
+                       study::ProfiledDevices profiled_devices)
     : comm_(comm),
       model_(model),
       seed_(seed),
       tokens_per_device_(tokens_per_device),
       fleet_(checked_fleet(comm, model, devices, tokens_per_device)),
       devices_(comm.split(comm.rank() < devices ? 0 : -1)),
-      sensors_(std::move(sensors)) {
+      sensors_(std::move(sensors)),
+      profiled_devices_(profiled_devices) {
   if (sensors_.plant) {
     keeper_.emplace(*sensors_.plant, sensors_.caps, sensors_.source, sensors_.heat);
   }
@@ -147,39 +148,35 @@ timeline::FleetState CpuBackend::settle() {
   return state;
 }
 
-std::vector<double> CpuBackend::time_experts(fleet::CpuDevice& device,
-                                             const std::vector<double>& grid) {
+ProfileTimes CpuBackend::time_experts(fleet::CpuDevice& device, const ProfilePlan& plan) {
   const std::size_t hidden = expert_shape().hidden;
-  const auto most_rows = static_cast<std::size_t>(grid.back());
+  const auto most_rows = static_cast<std::size_t>(plan.grid.back());
   std::vector<float> x(most_rows * hidden);
   std::vector<float> y(x.size());
   fleet::fill_activations(seed_, 0, hidden, x);
   std::vector<std::int64_t> rows(size_of(device.slots()));
-  std::vector<double> medians;
   int layer = 0;
-  for (const double tokens : grid) {
-    std::ranges::fill(rows, std::llround(tokens) / device.slots());
-    std::array<double, kProfileRepeats + 1> time_us{};
-    for (double& time : time_us) {
-      devices_.barrier();
-      const Nanoseconds start = timeline::monotonic_raw_ns();
-      device.run_experts(layer, rows, x, y);
-      time = ns_to_us(timeline::monotonic_raw_ns() - start);
-      layer = (layer + 1) % device.layers();  // other weights each time, as in a step
-    }
-    std::sort(time_us.begin() + 1, time_us.end());  // the first was the warm-up
-    medians.push_back(time_us[1 + kProfileRepeats / 2]);
-  }
-  return medians;
+  return time_profile(devices_, plan, devices_.rank(), 1, fleet_.size(),
+                      [&](std::span<const std::size_t> lanes, std::size_t point) {
+                        std::ranges::fill(rows, std::llround(plan.grid[point]) / device.slots());
+                        const Nanoseconds start = timeline::monotonic_raw_ns();
+                        device.run_experts(layer, rows, x, y);
+                        const double us = ns_to_us(timeline::monotonic_raw_ns() - start);
+                        layer =
+                            (layer + 1) % device.layers();  // other weights each time, as in a step
+                        return std::vector<double>(lanes.size(), us);
+                      });
 }
 
 placement::SpeedModels CpuBackend::profile(int slots, double max_tokens,
                                            std::span<const DeviceId> devices) {
   // A tile of 1: BLAS works on a core in strips of a few rows, so time has no steps to sit between.
-  const auto grid = placement::profile_grid(slots, 1, max_tokens);
-  std::vector<double> times;
+  const ProfilePlan plan{placement::profile_grid(slots, 1, max_tokens),
+                         profiled_devices_,
+                         {devices.begin(), devices.end()}};
+  ProfileTimes times;
   if (active() && device_ != nullptr && device_->slots() == slots) {
-    times = time_experts(*device_, grid);
+    times = time_experts(*device_, plan);
   } else if (active()) {
     // enough layers that weights come from memory rather than from a cache, as in a step
     const std::size_t layer_bytes = fleet::expert_bytes(expert_shape()) * size_of(slots);
@@ -191,19 +188,9 @@ placement::SpeedModels CpuBackend::profile(int slots, double max_tokens,
       std::iota(experts.begin(), experts.end(), comm_.rank() * slots);
       device.load(layer, experts);
     }
-    times = time_experts(device, grid);
+    times = time_experts(device, plan);
   }
-  std::vector<double> all(grid.size() * fleet_.size());
-  comm_.all_gather(std::span<const double>(times), all);
-  placement::SpeedModels models;
-  const std::size_t count = devices.empty() ? fleet_.size() : devices.size();
-  for (std::size_t i = 0; i < count; ++i) {
-    const std::size_t d = devices.empty() ? i : size_of(devices[i]);
-    const auto begin = all.begin() + static_cast<std::ptrdiff_t>(d * grid.size());
-    models.emplace_back(
-        grid, std::vector<double>(begin, begin + static_cast<std::ptrdiff_t>(grid.size())));
-  }
-  return models;
+  return models_of(comm_, plan, times, fleet_.size());
 }
 
 void CpuBackend::load(const placement::Placement& placement) {

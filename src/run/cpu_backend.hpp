@@ -13,6 +13,7 @@
 #include "run/backend.hpp"
 #include "run/cpu_layer.hpp"
 #include "run/observed.hpp"
+#include "run/profiling.hpp"
 #include "run/sensors.hpp"
 #include "run/step_excess.hpp"
 #include "system/mpi.hpp"
@@ -28,9 +29,11 @@ class CpuBackend final : public Backend {
   /// no layer; EnvironmentError where there are fewer ranks than devices, or where weights would
   /// not fit in memory (then an error of status `environment`, alike on every rank).
   /// `redundant_experts`: slots beyond one per expert, over all devices. `sensors`: what cap, heat
-  /// and telemetry come from; without one there are none.
+  /// and telemetry come from; without one there are none. `profiled_devices`: whether profile()
+  /// times them together.
   CpuBackend(const mpi::Communicator& comm, const study::ModelShape& model, std::uint64_t seed,
-             int devices, int tokens_per_device, int redundant_experts = 0, Sensors sensors = {});
+             int devices, int tokens_per_device, int redundant_experts = 0, Sensors sensors = {},
+             study::ProfiledDevices profiled_devices = study::ProfiledDevices::together);
 
   [[nodiscard]] const std::vector<DeviceIdentity>& fleet() const override { return fleet_; }
   [[nodiscard]] DeviceRange mine() const override;
@@ -40,9 +43,9 @@ class CpuBackend final : public Backend {
   /// Throws InputError for a power cap and for any heat but the default where there is no plant.
   void enter(const study::Condition& condition) override;
   timeline::FleetState settle() override;
-  /// Times the experts of all devices at once: for every point of the grid a warm-up, then the
-  /// median of five; all of them also where few are asked for, for alone a device has more of the
-  /// node's memory bandwidth than in a step. Before move_to() it makes weights of its own for that.
+  /// As profiling.hpp has it. Together, all devices are timed also where few are asked for, for
+  /// alone a device has more of the node's memory bandwidth than in a step. Before move_to() it
+  /// makes weights of its own for that.
   placement::SpeedModels profile(int slots, double max_tokens,
                                  std::span<const DeviceId> devices) override;
   Migration move_to(const placement::Placement& placement) override;
@@ -88,7 +91,7 @@ class CpuBackend final : public Backend {
                 std::size_t row);
   double verify(const PhaseSteps& steps);
   PhaseClock measure(const PhaseSteps& steps, PhaseResult& result);
-  std::vector<double> time_experts(fleet::CpuDevice& device, const std::vector<double>& grid);
+  ProfileTimes time_experts(fleet::CpuDevice& device, const ProfilePlan& plan);
   /// Tokens that each device takes of a step.
   [[nodiscard]] std::size_t tokens_each(std::int64_t tokens) const;
   void draw_routes(const ServingSetup& setup);
@@ -108,6 +111,7 @@ class CpuBackend final : public Backend {
   mpi::Communicator devices_;             ///< the ranks that work; empty on the others
   timeline::ClockReading clock_reading_;  ///< the worst of the fleet
   Sensors sensors_;
+  study::ProfiledDevices profiled_devices_;
   std::optional<conditions::Keeper> keeper_;
 
   std::optional<placement::Placement> placement_;  ///< where the experts are

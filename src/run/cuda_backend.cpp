@@ -18,7 +18,6 @@ namespace moevar::run {
 
 namespace {
 
-constexpr std::size_t kProfileRepeats = 5;   // odd: the median is one of them
 constexpr int kTile = 16;                    // rows: the smallest step of the kernels' tiles
 constexpr std::size_t kCachesOfWeights = 4;  // L2 caches that a profile's weights fill
 
@@ -185,10 +184,10 @@ timeline::FleetState CudaBackend::settle() {
   return state;
 }
 
-std::vector<double> CudaBackend::time_experts(std::span<fleet::CudaDevice* const> devices,
-                                              const std::vector<double>& grid) {
+ProfileTimes CudaBackend::time_experts(std::span<fleet::CudaDevice* const> devices,
+                                       const ProfilePlan& plan) {
   const std::size_t hidden = expert_shape().hidden;
-  const auto most_rows = static_cast<std::size_t>(std::llround(grid.back()));
+  const auto most_rows = static_cast<std::size_t>(std::llround(plan.grid.back()));
   std::vector<cuda::DeviceArray<BFloat16>> x;
   std::vector<cuda::DeviceArray<BFloat16>> y;
   for (std::size_t lane = 0; lane < lanes(); ++lane) {
@@ -201,31 +200,23 @@ std::vector<double> CudaBackend::time_experts(std::span<fleet::CudaDevice* const
   std::vector<std::int64_t> rows(size_of(slots));
   std::vector<cuda::Event> starts(lanes());
   std::vector<cuda::Event> ends(lanes());
-  std::vector<double> medians(lanes() * grid.size());
   int layer = 0;
-  for (std::size_t point = 0; point < grid.size(); ++point) {
-    std::ranges::fill(rows, std::llround(grid[point]) / slots);
-    std::vector<std::array<float, kProfileRepeats + 1>> times_us(lanes());
-    for (std::size_t repeat = 0; repeat < kProfileRepeats + 1; ++repeat) {
-      devices_.barrier();
-      for (std::size_t lane = 0; lane < lanes(); ++lane) {
-        starts[lane].record(stream_of(lane));
-        devices[lane]->run_experts(layer, rows, x[lane].data(), y[lane].data());
-        ends[lane].record(stream_of(lane));
-      }
-      for (std::size_t lane = 0; lane < lanes(); ++lane) {
-        ends[lane].synchronise();
-        times_us[lane][repeat] = ends[lane].us_since(starts[lane]);
-      }
-      layer = (layer + 1) % devices.front()->slots().layers();  // other weights each time
+  const auto run = [&](std::span<const std::size_t> which, std::size_t point) {
+    std::ranges::fill(rows, std::llround(plan.grid[point]) / slots);
+    for (const std::size_t lane : which) {
+      starts[lane].record(stream_of(lane));
+      devices[lane]->run_experts(layer, rows, x[lane].data(), y[lane].data());
+      ends[lane].record(stream_of(lane));
     }
-    for (std::size_t lane = 0; lane < lanes(); ++lane) {
-      std::sort(times_us[lane].begin() + 1, times_us[lane].end());  // the first was the warm-up
-      medians[lane * grid.size() + point] =
-          static_cast<double>(times_us[lane][1 + kProfileRepeats / 2]);
+    std::vector<double> times_us;
+    for (const std::size_t lane : which) {
+      ends[lane].synchronise();
+      times_us.push_back(static_cast<double>(ends[lane].us_since(starts[lane])));
     }
-  }
-  return medians;
+    layer = (layer + 1) % devices.front()->slots().layers();  // other weights each time
+    return times_us;
+  };
+  return time_profile(devices_, plan, device_of(0), lanes(), fleet_.size(), run);
 }
 
 std::unique_ptr<fleet::CudaDevice> CudaBackend::make_profiled(std::size_t lane, int slots,
@@ -248,8 +239,10 @@ std::unique_ptr<fleet::CudaDevice> CudaBackend::make_profiled(std::size_t lane, 
 
 placement::SpeedModels CudaBackend::profile(int slots, double max_tokens,
                                             std::span<const DeviceId> devices) {
-  const auto grid = placement::profile_grid(slots, kTile, max_tokens);
-  const auto most_rows = static_cast<std::size_t>(std::llround(grid.back()));
+  const ProfilePlan plan{placement::profile_grid(slots, kTile, max_tokens),
+                         study_.phases.profile_devices,
+                         {devices.begin(), devices.end()}};
+  const auto most_rows = static_cast<std::size_t>(std::llround(plan.grid.back()));
   std::vector<std::unique_ptr<fleet::CudaDevice>> own;
   std::vector<fleet::CudaDevice*> timed;
   on_gpus([&] {
@@ -263,20 +256,11 @@ placement::SpeedModels CudaBackend::profile(int slots, double max_tokens,
       timed.push_back(loaded ? lanes_[lane].device.get() : own.back().get());
     }
   });
-  std::vector<double> times;
+  ProfileTimes times;
   if (active()) {
-    naming_gpu([&] { times = time_experts(timed, grid); });
+    naming_gpu([&] { times = time_experts(timed, plan); });
   }
-  std::vector<double> all(grid.size() * fleet_.size());
-  comm_.all_gather(std::span<const double>(times), all);
-  placement::SpeedModels models;
-  const std::size_t count = devices.empty() ? fleet_.size() : devices.size();
-  for (std::size_t i = 0; i < count; ++i) {
-    const std::size_t d = devices.empty() ? i : size_of(devices[i]);
-    const auto curve = std::span(all).subspan(d * grid.size(), grid.size());
-    models.emplace_back(grid, std::vector<double>(curve.begin(), curve.end()));
-  }
-  return models;
+  return models_of(comm_, plan, times, fleet_.size());
 }
 
 }  // namespace moevar::run

@@ -17,6 +17,7 @@
 #include "run/backend.hpp"
 #include "run/cuda_layer.hpp"
 #include "run/observed.hpp"
+#include "run/profiling.hpp"
 #include "run/sensors.hpp"
 #include "study/plan.hpp"
 #include "system/cuda_l2.hpp"
@@ -41,9 +42,8 @@ class CudaBackend final : public Backend {
 
   void enter(const study::Condition& condition) override;
   timeline::FleetState settle() override;
-  /// Times the experts of all devices at once with CUDA's events: for every point of the grid a
-  /// warm-up, then the median of five; all of them also where few are asked for. Before move_to()
-  /// it makes weights of its own for that.
+  /// As profiling.hpp has it, with CUDA's events; together, all devices also where few are asked
+  /// for. Before move_to() it makes weights of its own for that.
   placement::SpeedModels profile(int slots, double max_tokens,
                                  std::span<const DeviceId> devices) override;
   Migration move_to(const placement::Placement& placement) override;
@@ -92,8 +92,7 @@ class CudaBackend final : public Backend {
                     const placement::Placement& to);
   void move_layer(int layer, std::span<const placement::Move> moves, const placement::Placement& to,
                   std::string& failure);
-  std::vector<double> time_experts(std::span<fleet::CudaDevice* const> devices,
-                                   const std::vector<double>& grid);
+  ProfileTimes time_experts(std::span<fleet::CudaDevice* const> devices, const ProfilePlan& plan);
 
   void take_routes(const PhaseSteps& steps, std::int64_t step);
   void run_layer(int layer);

@@ -506,7 +506,8 @@ std::unique_ptr<Backend> make_backend(const mpi::Communicator& comm, const study
   if (kind == study::DeviceKind::cpu) {
     return std::make_unique<CpuBackend>(comm, model, study.seed, phase.devices, tokens,
                                         phase.slots_per_device * phase.devices - phase.experts,
-                                        cpu_sensors(comm, study, phase.devices));
+                                        cpu_sensors(comm, study, phase.devices),
+                                        study.phases.profile_devices);
   }
   if (kind == study::DeviceKind::cuda) {
     return make_cuda_backend(comm, study, model, phase, tokens);

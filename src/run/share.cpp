@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <numeric>
 #include <span>
 #include <utility>
 #include <vector>
@@ -31,38 +32,51 @@ void share(const mpi::Communicator& comm, placement::Placement& placement) {
 }
 
 void share(const mpi::Communicator& comm, placement::SpeedModels& speeds) {
-  // all curves in a row: their lengths, then their points without the (0, 0) of each
+  // all curves in a row: their lengths, then their points without the (0, 0) of each; those that
+  // were measured have intervals too
   auto count = static_cast<std::int64_t>(speeds.size());
   comm.broadcast(std::span(&count, 1));
   std::vector<std::int64_t> lengths(static_cast<std::size_t>(count));
-  std::vector<double> tokens;
-  std::vector<double> time_us;
+  std::array<std::vector<double>, 4> points;  // tokens, times, ends of intervals
+  std::int64_t measured = 0;
+  const auto add = [](std::vector<double>& to, std::span<const double> values) {
+    to.insert(to.end(), values.begin(), values.end());
+  };
   for (std::size_t i = 0; i < speeds.size() && comm.is_root(); ++i) {
     const auto grid = speeds[i].grid().subspan(1);
-    const auto times = speeds[i].times().subspan(1);
+    const auto& intervals = speeds[i].intervals();
+    measured = intervals.lower_us.empty() ? 0 : 1;
     lengths[i] = static_cast<std::int64_t>(grid.size());
-    tokens.insert(tokens.end(), grid.begin(), grid.end());
-    time_us.insert(time_us.end(), times.begin(), times.end());
+    add(points[0], grid);
+    add(points[1], speeds[i].times().subspan(1));
+    add(points[2], intervals.lower_us);
+    add(points[3], intervals.upper_us);
   }
   comm.broadcast(std::span(lengths));
-  auto points = static_cast<std::int64_t>(tokens.size());
-  comm.broadcast(std::span(&points, 1));
-  tokens.resize(static_cast<std::size_t>(points));
-  time_us.resize(tokens.size());
-  comm.broadcast(std::span(tokens));
-  comm.broadcast(std::span(time_us));
+  comm.broadcast(std::span(&measured, 1));
+  const auto all = std::accumulate(lengths.begin(), lengths.end(), std::int64_t{0});
+  for (auto& values : std::span(points).first(measured != 0 ? 4 : 2)) {
+    values.resize(static_cast<std::size_t>(all));
+    comm.broadcast(std::span(values));
+  }
   if (comm.is_root()) {
     return;
   }
   speeds.clear();
   speeds.reserve(lengths.size());
-  auto token = tokens.begin();
-  auto time = time_us.begin();
+  std::ptrdiff_t at = 0;
+  const auto next = [&](std::size_t i, std::int64_t length) {
+    const auto begin = points.at(i).begin() + at;
+    return std::vector<double>(begin, begin + length);
+  };
   for (const auto length : lengths) {
-    speeds.emplace_back(std::vector<double>(token, token + length),
-                        std::vector<double>(time, time + length));
-    token += length;
-    time += length;
+    if (measured != 0) {
+      speeds.emplace_back(next(0, length), next(1, length),
+                          placement::TimeIntervals{next(2, length), next(3, length)});
+    } else {
+      speeds.emplace_back(next(0, length), next(1, length));
+    }
+    at += length;
   }
 }
 

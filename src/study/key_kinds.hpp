@@ -71,6 +71,11 @@ struct Words<Profiling> {
   static constexpr std::array<Word<Profiling>, 2> list{
       {{Profiling::condition, "condition"}, {Profiling::once, "once"}}};
 };
+template <>
+struct Words<ProfiledDevices> {
+  static constexpr std::array<Word<ProfiledDevices>, 2> list{
+      {{ProfiledDevices::together, "together"}, {ProfiledDevices::alone, "alone"}}};
+};
 
 template <>
 struct Words<Scaling> {

@@ -215,6 +215,9 @@ std::vector<Key> phase_keys() {
                  "0: none"),
       word_key<Profiling>("phases.profile", MEMBER(phases.profile),
                           "when speed models are measured: at every condition, or once a fleet"),
+      word_key<ProfiledDevices>("phases.profile_devices", MEMBER(phases.profile_devices),
+                                "real devices: whether speed models are measured on all at once, "
+                                "or on each while the others idle"),
       word_key<L2>("phases.l2", MEMBER(phases.l2),
                    "cuda: the L2 cache when a step begins, as it was left or emptied"),
       number_key("record.telemetry_hz", MEMBER(record.telemetry_hz), {0.0, 1000.0},
@@ -300,6 +303,7 @@ std::string to_string(Heat value) { return word_of(value); }
 std::string to_string(CapMode value) { return word_of(value); }
 std::string to_string(Recompute value) { return word_of(value); }
 std::string to_string(Profiling value) { return word_of(value); }
+std::string to_string(ProfiledDevices value) { return word_of(value); }
 std::string to_string(Scaling value) { return word_of(value); }
 std::string to_string(Draw value) { return word_of(value); }
 std::string to_string(Precision value) { return word_of(value); }

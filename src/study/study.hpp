@@ -16,6 +16,7 @@ enum class Heat { ambient, soaked, neighbours };
 enum class CapMode { set, verify, observe };
 enum class Recompute { between_phases, on_drift, once };
 enum class Profiling { condition, once };
+enum class ProfiledDevices { together, alone };
 enum class Scaling { strong, weak };
 enum class Draw { nodes, devices };
 enum class Precision { bf16, fp8 };
@@ -95,6 +96,7 @@ struct Phases {
   int max_steps = 1024;       ///< where a phase runs until it is precise
   double time_limit_s = 0.0;  ///< the same; 0: none
   Profiling profile = Profiling::condition;
+  ProfiledDevices profile_devices = ProfiledDevices::together;
   L2 l2 = L2::warm;  ///< of kind cuda: the cache when a step begins
 };
 
@@ -167,6 +169,7 @@ std::string to_string(Heat value);
 std::string to_string(CapMode value);
 std::string to_string(Recompute value);
 std::string to_string(Profiling value);
+std::string to_string(ProfiledDevices value);
 std::string to_string(Scaling value);
 std::string to_string(Draw value);
 std::string to_string(Precision value);

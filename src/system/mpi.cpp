@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <csignal>
 #include <exception>
 #include <limits>
 #include <numeric>
 #include <optional>
+#include <thread>
 #include <unistd.h>
 #include <utility>
 
@@ -158,6 +160,17 @@ Communicator Communicator::split_by_node() const {
 }
 
 void Communicator::barrier() const { MOEVAR_MPI(MPI_Barrier(comm_)); }
+
+void Communicator::idle_barrier() const {
+  MPI_Request request = MPI_REQUEST_NULL;
+  MOEVAR_MPI(MPI_Ibarrier(comm_, &request));
+  for (int done = 0; done == 0;) {
+    MOEVAR_MPI(MPI_Test(&request, &done, MPI_STATUS_IGNORE));
+    if (done == 0) {
+      std::this_thread::sleep_for(std::chrono::microseconds(100));
+    }
+  }
+}
 
 namespace {
 

@@ -99,7 +99,11 @@ PHASE_DATASETS = {
     "telemetry/max_cap_w": ("D", "f8", "W"),
     "telemetry/slope_c_min": ("D", "f8", "degC/min"),
 }
-# Parts of telemetry that are there together or not at all.
+# Parts that are there together or not at all.
+MEASURED_DATASETS = {
+    "speed_model/lower_us": ("DP", "f8", "us"),
+    "speed_model/upper_us": ("DP", "f8", "us"),
+}
 COUNTED_DATASETS = {
     "telemetry/energy_mj": ("D", "f8", "mJ"),
     "telemetry/sw_power_cap_ns": ("D", "f8", "ns"),
@@ -287,7 +291,7 @@ def check_phase(name, phase):
             fields.update(REARRANGEMENT_DATASETS)
             sizes["M"] = phase["serving/rearrangements/at_s"].shape[0]
         check_serving(phase)
-    for part in (COUNTED_DATASETS, STEP_DATASETS, SERIES_DATASETS):
+    for part in (MEASURED_DATASETS, COUNTED_DATASETS, STEP_DATASETS, SERIES_DATASETS):
         if set(part) & datasets_below(phase):
             fields.update(part)
     check_attributes(phase["telemetry"], TELEMETRY_ATTRIBUTES)

@@ -184,6 +184,10 @@ class BadInput(Case):
                            options=["--set", "workload.kind=counts", "--set", f"workload.path={path}",
                                     "--set", "workload.skew=1.0"])
 
+    def test_profile_of_modelled_gpus(self):
+        self.refused_study(SMALL, "phases.profile_devices", "computed, not measured",
+                           options=["--set", "phases.profile_devices=alone"])
+
     def test_section_given_a_value(self):
         self.refused_study("fleet = 3\n" + SMALL.replace("[fleet]", "[fleets]"), "study.toml:1",
                            "fleet is a section")

@@ -34,6 +34,23 @@ class CpuStudy(Case):
                     self.assertGreaterEqual(part.min(), -residual, name)
                 self.assertTrue((parts["expert_ns"][phase["tokens"][...] > 0] > 0).all())
 
+    def test_speed_models_are_measured_with_intervals(self):
+        text = (ROOT / "jobs/studies/cpu.toml").read_text()
+        for which in ("together", "alone"):
+            out = self.dir / which
+            self.run_study(text, out, "--set", "phases.steps=2", "--set", f"phases.profile_devices={which}", ranks=2)
+            with h5py.File(out / "study.h5") as file:
+                self.assertIn(f'profile_devices = "{which}"', file.attrs["study_toml"])
+                model = file["phases/0000/speed_model"]
+                lower, upper = model["lower_us"][...], model["upper_us"][...]
+                self.assertTrue((0 < lower).all())
+                self.assertTrue((lower <= upper).all())
+                time_us = model["time_us"][...]
+                self.assertTrue((numpy.diff(time_us, axis=1) >= 0).all())
+                # between the least lower and the greatest upper end, for the fit may leave single intervals
+                self.assertTrue((time_us >= lower.min(axis=1, keepdims=True)).all())
+                self.assertTrue((time_us <= upper.max(axis=1, keepdims=True)).all())
+
     def test_replicas_and_drift_on_real_cores(self):
         text = (ROOT / "jobs/studies/cpu.toml").read_text()
         out = self.dir / "out"

@@ -111,8 +111,10 @@ class CudaStudy(Case):
         names = self.fleet(out)["name"]
         self.assertIn("emulated: 48 SMs", names[3])
         text = text.replace("devices = [4]", "devices = [8]")
-        self.run_study(text, self.dir / "two", "--share-gpu", ranks=2)
+        self.run_study(text, self.dir / "two", "--share-gpu", "--set", "phases.profile_devices=alone", ranks=2)
         self.check(self.dir / "two", 8)
+        for phase in self.phases(self.dir / "two"):
+            self.assertTrue((phase["speed_model/lower_us"][...] > 0).all())
 
     def test_what_comes_is_what_cores_get(self):
         """The same routing, loads and contiguous placement as on CPU cores."""

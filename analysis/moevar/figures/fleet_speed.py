@@ -7,6 +7,7 @@ from moevar.figures import Drawing, NotCarried, percent
 
 POINTS_IN_SVG = 3000
 NAMED = 3
+WITH_INTERVALS = 64
 CIRCLED = 50
 
 
@@ -20,7 +21,7 @@ def draw(study):
     for place, fleet in enumerate(fleets):
         late, limit = cells.outliers(fleet.relative)
         colour, marker = style.condition_look(place)
-        _strip(axis, place, fleet.relative, late, colour, marker)
+        _strip(axis, place, fleet, late, colour, marker)
         if len(late) <= CIRCLED:
             _name(axis, place, study, fleet, late[:NAMED])
         numbers.append(_row(study, fleet, late, limit))
@@ -34,14 +35,19 @@ def draw(study):
                "over the median of the devices. Box: quartiles and median; whiskers: 5th and 95th percentile. Circled: "
                f"slower than median + {cells.OUTLIER_MADS} × {cells.MAD_SCALE} × MAD; the slowest with the end of "
                f"their UUID, none where there are more than {CIRCLED}. Heights within a row have no meaning.")
+    if any(np.isfinite(fleet.interval).all() for fleet in fleets):
+        caption += f" Lines through the points, of up to {WITH_INTERVALS} devices: the medians' 95 % intervals as measured."
     return [Drawing("fleet-speed", title, caption, numbers, figure, raster=count > POINTS_IN_SVG)]
 
 
-def _strip(axis, place, relative, late, colour, marker):
+def _strip(axis, place, fleet, late, colour, marker):
+    relative = fleet.relative
     size = 14 if len(relative) <= POINTS_IN_SVG else 2
     heights = place + 0.10 + style.jitter(len(relative), 0.36)
     axis.scatter(relative, heights, s=size, c=colour, marker=marker if len(relative) <= 64 else ".",
                  linewidths=0, alpha=1 if len(relative) <= 64 else 0.5)
+    if len(relative) <= WITH_INTERVALS and np.isfinite(fleet.interval).all():
+        axis.hlines(heights, *fleet.interval, color=colour, linewidth=0.8, alpha=0.6)
     if len(late) <= CIRCLED:
         axis.scatter(relative[late], heights[late], s=40, facecolors="none", edgecolors=style.VERMILION, linewidths=0.8)
     if len(relative) >= 5:
@@ -62,13 +68,17 @@ def _name(axis, place, study, fleet, late):
             last = time
 
 
+def _width(interval):
+    return float(np.median(interval[1] - interval[0])) if np.isfinite(interval).all() else None
+
+
 def _row(study, fleet, late, limit):
     state = {name: values[late[:20]] for name, values in fleet.state.items()}
     named = study.fleet.iloc[fleet.rows[late[:20]]]
     return {
         **fleet.condition.factors, "label": fleet.condition.label, "devices": fleet.devices,
         "devices_known": len(fleet.rows), "phases": [phase.index for phase in fleet.phases],
-        "reference_tokens": fleet.tokens, "median_us": float(np.median(fleet.time_us)),
+        "median_interval_width": _width(fleet.interval), "reference_tokens": fleet.tokens, "median_us": float(np.median(fleet.time_us)),
         "cv": cells.cv(fleet.relative), "max_over_median": float(fleet.relative.max()), "outlier_limit": limit,
         "outliers": len(late),
         "slowest_outliers": [

@@ -310,14 +310,16 @@ TEST(CpuBackend, APlacementForEveryStepIsRefused) {
 
 TEST(CpuBackend, ProfilesTheDevicesThatAreAskedFor) {
   for (const int devices : fleet_sizes()) {
-    CpuBackend backend(world(), kModel, kSeed, devices, kTokens);
-    const std::vector<DeviceId> last{devices - 1};
-    const auto models = backend.profile(8 / devices, 100.0, last);
-    ASSERT_EQ(models.size(), 1U);
-    EXPECT_GT(models.front().times()[1], 0.0);
-    std::vector<double> largest(models.front().times().begin(), models.front().times().end());
-    world().all_reduce_max(largest);
-    EXPECT_TRUE(std::ranges::equal(largest, models.front().times())) << "ranks differ";
+    for (const auto which : {study::ProfiledDevices::together, study::ProfiledDevices::alone}) {
+      CpuBackend backend(world(), kModel, kSeed, devices, kTokens, 0, {}, which);
+      const std::vector<DeviceId> last{devices - 1};
+      const auto models = backend.profile(8 / devices, 100.0, last);
+      ASSERT_EQ(models.size(), 1U);
+      EXPECT_GT(models.front().times()[1], 0.0);
+      std::vector<double> largest(models.front().times().begin(), models.front().times().end());
+      world().all_reduce_max(largest);
+      EXPECT_TRUE(std::ranges::equal(largest, models.front().times())) << "ranks differ";
+    }
   }
 }
 
