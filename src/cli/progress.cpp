@@ -73,6 +73,12 @@ void ProgressBar::changed(std::span<const std::string> changes) {
   }
 }
 
+void ProgressBar::measured_anew(const std::string& why) {
+  fmt::print(stderr, "{}moevar: phases.speed_models: {}; they are measured anew\n",
+             in_line_ ? "\n" : "", why);
+  in_line_ = false;
+}
+
 std::string ProgressBar::time_left() const {
   const std::chrono::duration<double> spent = Clock::now() - start_;
   const auto left = static_cast<double>(phases_ - done_);

@@ -39,9 +39,9 @@ SpeedCurve::SpeedCurve(std::vector<double> tokens, std::vector<double> time_us)
 }
 
 SpeedCurve::SpeedCurve(std::vector<double> tokens, std::vector<double> time_us,
-                       TimeIntervals intervals)
+                       Measurement measurement)
     : SpeedCurve(std::move(tokens), std::move(time_us)) {
-  for (const auto* ends : {&intervals.lower_us, &intervals.upper_us}) {
+  for (const auto* ends : {&measurement.lower_us, &measurement.upper_us}) {
     if (ends->size() + 1 != time_us_.size() ||
         !std::ranges::all_of(*ends, [](double end) { return std::isfinite(end); })) {
       throw InputError(
@@ -50,7 +50,7 @@ SpeedCurve::SpeedCurve(std::vector<double> tokens, std::vector<double> time_us,
                       ends->size(), time_us_.size() - 1));
     }
   }
-  intervals_ = std::move(intervals);
+  measurement_ = std::move(measurement);
 }
 
 double SpeedCurve::time_us(double tokens) const noexcept {

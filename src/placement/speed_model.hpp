@@ -1,15 +1,18 @@
 #pragma once
 
 #include <span>
+#include <string>
+#include <utility>
 #include <vector>
 
 namespace moevar::placement {
 
-/// 95 % confidence intervals of the times at a curve's points, as they were measured: a monotone
-/// curve may leave them. µs.
-struct TimeIntervals {
+/// How a curve's points were measured.
+struct Measurement {
+  /// 95 % confidence intervals of their times, µs; a monotone curve may leave them.
   std::vector<double> lower_us;
   std::vector<double> upper_us;
+  std::string taken_from = {};  ///< the run that measured them, where it was another one
 };
 
 /// f_d(n): a device's expert time in µs for n tokens in one layer. Piecewise linear through the
@@ -22,7 +25,7 @@ class SpeedCurve {
   SpeedCurve(std::vector<double> tokens, std::vector<double> time_us);
   /// Of a measured one. Throws InputError also where there are not as many intervals as points, or
   /// an end of one is not finite.
-  SpeedCurve(std::vector<double> tokens, std::vector<double> time_us, TimeIntervals intervals);
+  SpeedCurve(std::vector<double> tokens, std::vector<double> time_us, Measurement measurement);
 
   [[nodiscard]] double time_us(double tokens) const noexcept;
   /// The most tokens that are done within `time_us`; infinity where the curve never exceeds it.
@@ -30,13 +33,14 @@ class SpeedCurve {
 
   [[nodiscard]] std::span<const double> grid() const noexcept { return tokens_; }
   [[nodiscard]] std::span<const double> times() const noexcept { return time_us_; }
-  /// Of the points behind (0, 0); empty for a curve that was computed.
-  [[nodiscard]] const TimeIntervals& intervals() const noexcept { return intervals_; }
+  /// Of the points behind (0, 0); without intervals for a curve that was computed.
+  [[nodiscard]] const Measurement& measurement() const noexcept { return measurement_; }
+  void note_source(std::string run) { measurement_.taken_from = std::move(run); }
 
  private:
   std::vector<double> tokens_;  ///< with a leading 0
   std::vector<double> time_us_;
-  TimeIntervals intervals_;
+  Measurement measurement_;
 };
 
 /// One curve per device of the fleet.

@@ -13,6 +13,7 @@
 #include "base/tensor.hpp"
 #include "record/put.hpp"
 #include "record/seal.hpp"
+#include "record/speed_group.hpp"
 #include "record/telemetry_file.hpp"
 #include "system/files.hpp"
 
@@ -22,17 +23,14 @@ namespace {
 
 using hdf5::Shape;
 
-void put_texts(const hdf5::Location& where, const std::string& name,
+void put_names(const hdf5::Location& where, const std::string& name,
                const std::vector<DeviceIdentity>& fleet, std::string DeviceIdentity::*member) {
   std::vector<std::string> column;
   column.reserve(fleet.size());
   for (const auto& device : fleet) {
     column.push_back(device.*member);
   }
-  // the text length is known to create_texts alone; rows of 32 bytes are typical
-  auto dataset = where.create_texts(name, column, layout_of({column.size()}, 32));
-  dataset.set_attribute("unit", "text");
-  dataset.close();
+  put_texts(where, name, column);
 }
 
 void write_factors(const hdf5::Group& group, const PhaseRecord& phase) {
@@ -95,39 +93,12 @@ void write_placement(const hdf5::Group& phase, const PhaseRecord& record) {
   put(group, "lower_bound_us", placement.lower_bound_us, "us");
 }
 
-/// A curve's measured points: without the (0, 0) that every curve begins with.
-std::span<const double> points_of(std::span<const double> curve) {
-  return curve.empty() ? curve : curve.subspan(1);
-}
-
-void write_speeds(const hdf5::Group& phase, const PhaseRecord& record) {
+void write_speeds_of(const hdf5::Group& phase, const PhaseRecord& record) {
   if (record.speeds_from) {
     phase.link_external(kSpeedModel, phase_name(*record.speeds_from) + ".h5",
                         std::string("/phase/") + kSpeedModel);
-    return;
-  }
-  const auto& speeds = record.speeds;
-  std::size_t points = 0;
-  for (const auto& curve : speeds) {
-    points = std::max(points, points_of(curve.grid()).size());
-  }
-  const auto group = phase.create_group(kSpeedModel);
-  const auto put_row_of_each = [&](const char* name, const char* unit, const auto& values_of) {
-    Matrix<double> rows({speeds.size(), points}, std::numeric_limits<double>::quiet_NaN());
-    for (std::size_t device = 0; device < speeds.size(); ++device) {
-      std::ranges::copy(std::span<const double>(values_of(speeds[device])),
-                        rows.row(device).begin());
-    }
-    put(group, name, rows, unit);
-  };
-  using Curve = placement::SpeedCurve;
-  put_row_of_each("tokens", "tokens", [](const Curve& c) { return points_of(c.grid()); });
-  put_row_of_each("time_us", "us", [](const Curve& c) { return points_of(c.times()); });
-  if (!speeds.empty() && !speeds.front().intervals().lower_us.empty()) {
-    const auto& lower = [](const Curve& c) -> auto& { return c.intervals().lower_us; };
-    const auto& upper = [](const Curve& c) -> auto& { return c.intervals().upper_us; };
-    put_row_of_each("lower_us", "us", lower);
-    put_row_of_each("upper_us", "us", upper);
+  } else {
+    write_speeds(phase.create_group(kSpeedModel), record.speeds);
   }
 }
 
@@ -184,7 +155,7 @@ void write_rest(const hdf5::File& file, const hdf5::Group& group, const PhaseRec
   write_totals(group, phase.totals);
   write_device_totals(group, gathered.device);
   write_placement(group, phase);
-  write_speeds(group, phase);
+  write_speeds_of(group, phase);
   if (phase.serving != nullptr) {
     write_serving(group, *phase.serving);
   }
@@ -347,10 +318,10 @@ void write_phase_file(const mpi::Communicator& comm, const std::filesystem::path
 void write_fleet(const hdf5::Location& root, const std::vector<DeviceIdentity>& fleet) {
   auto group = root.create_group("fleet");
   put_column<std::int32_t>(group, "device", fleet, &DeviceIdentity::device, "1");
-  put_texts(group, "kind", fleet, &DeviceIdentity::kind);
-  put_texts(group, "uuid", fleet, &DeviceIdentity::uuid);
-  put_texts(group, "name", fleet, &DeviceIdentity::name);
-  put_texts(group, "host", fleet, &DeviceIdentity::host);
+  put_names(group, "kind", fleet, &DeviceIdentity::kind);
+  put_names(group, "uuid", fleet, &DeviceIdentity::uuid);
+  put_names(group, "name", fleet, &DeviceIdentity::name);
+  put_names(group, "host", fleet, &DeviceIdentity::host);
   put_column<std::int32_t>(group, "node", fleet, &DeviceIdentity::node, "1");
   put_column<std::int32_t>(group, "slot", fleet, &DeviceIdentity::slot, "1");
   group.close();

@@ -75,4 +75,13 @@ void put_column(const hdf5::Location& where, const std::string& name, const Item
   put(where, name, column, unit);
 }
 
+/// A text for each row of a table.
+inline void put_texts(const hdf5::Location& where, const std::string& name,
+                      const std::vector<std::string>& column) {
+  // the text length is known to create_texts alone; rows of 32 bytes are typical
+  auto dataset = where.create_texts(name, column, layout_of({column.size()}, 32));
+  dataset.set_attribute("unit", "text");
+  dataset.close();
+}
+
 }  // namespace moevar::record

@@ -1,7 +1,6 @@
 #include "record/recorded_run.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <functional>
 #include <span>
 #include <system_error>
@@ -11,7 +10,9 @@
 
 #include "base/error.hpp"
 #include "record/phase_file.hpp"
+#include "record/read_matrix.hpp"
 #include "record/seal.hpp"
+#include "record/speed_group.hpp"
 #include "system/hdf5.hpp"
 #include "system/whereabouts.hpp"
 
@@ -30,25 +31,6 @@ auto reading(const fs::path& path, const Work& work) {
   } catch (const Error& error) {
     throw InputError(fmt::format("{}: not as moevar writes it: {}", path.string(), error.what()));
   }
-}
-
-/// A dataset of two axes; throws where it has another shape than `rows` × `columns`, of which 0
-/// stands for any.
-template <class T>
-Matrix<T> read_matrix(const hdf5::Group& group, const std::string& name, std::size_t rows,
-                      std::size_t columns) {
-  constexpr std::size_t kMost = std::size_t{1} << 34U;
-  const auto dataset = group.dataset(name);
-  const auto shape = dataset.shape();
-  if (shape.size() != 2 || (rows != 0 && shape[0] != rows) ||
-      (columns != 0 && shape[1] != columns) || shape[0] > kMost || shape[1] > kMost ||
-      shape[0] * shape[1] > kMost) {
-    throw InputError(fmt::format("{} has another shape than its phase", name));
-  }
-  const auto flat = dataset.read<T>();  // which refuses a shape that the file cannot hold
-  Matrix<T> values({shape[0], shape[1]});
-  std::ranges::copy(flat, values.flat().begin());
-  return values;
 }
 
 std::vector<double> read_row(const hdf5::Group& group, const std::string& name, std::size_t size) {
@@ -131,33 +113,7 @@ placement::SpeedModels RecordedRun::speeds(std::size_t phase) const {
   const auto devices = static_cast<std::size_t>(cell(phase).devices);
   return reading(path, [&] {
     const auto file = hdf5::File::open(path);
-    const auto group = file.group("phase").group(kSpeedModel);
-    const auto tokens = read_matrix<double>(group, "tokens", devices, 0);
-    const auto read = [&](const char* name) {
-      return read_matrix<double>(group, name, devices, tokens.extent(1));
-    };
-    const auto times = read("time_us");
-    const bool measured = group.has("lower_us");
-    const auto lower = measured ? read("lower_us") : Matrix<double>{};
-    const auto upper = measured ? read("upper_us") : Matrix<double>{};
-    placement::SpeedModels models;
-    models.reserve(devices);
-    for (std::size_t device = 0; device < devices; ++device) {
-      // shorter curves are filled up with NaN
-      const auto row = tokens.row(device);
-      const auto points = std::ranges::find_if(row, [](double n) { return std::isnan(n); });
-      const auto part = [&](const Matrix<double>& of) {
-        const auto values = of.row(device).first(static_cast<std::size_t>(points - row.begin()));
-        return std::vector<double>(values.begin(), values.end());
-      };
-      if (measured) {
-        models.emplace_back(part(tokens), part(times),
-                            placement::TimeIntervals{part(lower), part(upper)});
-      } else {
-        models.emplace_back(part(tokens), part(times));
-      }
-    }
-    return models;
+    return read_speeds(file.group("phase").group(kSpeedModel), devices);
   });
 }
 

@@ -105,10 +105,12 @@ void check_device_keys(const study::ParsedStudy& parsed, study::DeviceKind kind)
                                    parsed.at(key), to_string(kind)));
     }
   }
-  if (model && parsed.origin.contains("phases.profile_devices")) {
-    throw InputError(
-        fmt::format("{}: speed models of modelled GPUs are computed, not measured; leave it out",
-                    parsed.at("phases.profile_devices")));
+  for (const auto* key : {"phases.profile_devices", "phases.speed_models"}) {
+    if (model && parsed.origin.contains(key)) {
+      throw InputError(
+          fmt::format("{}: speed models of modelled GPUs are computed, not measured; leave it out",
+                      parsed.at(key)));
+    }
   }
   for (const auto* key : {"fleet.precision", "fleet.exchange", "fleet.counts", "fleet.emulated_sms",
                           "fleet.gpus", "fleet.share_gpu", "phases.l2"}) {

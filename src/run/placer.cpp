@@ -57,7 +57,6 @@ std::string describe_residuals(std::span<const double> left) {
 
 }  // namespace
 
-/// Beyond the heaviest load that any placement can bring a device, tokens.
 double Placer::range_of_models(const Matrix<double>& mean_loads, int slots) {
   // steps scatter about their mean, and loads drift after the profile
   constexpr double kRoom = 1.5;

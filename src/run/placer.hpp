@@ -46,6 +46,9 @@ class Placer {
   /// Both outlive the object.
   Placer(const mpi::Communicator& comm, const study::Study& study) : comm_(comm), study_(study) {}
 
+  /// How many tokens a device's speed model is to reach: beyond the heaviest load that any
+  /// placement can bring it.
+  [[nodiscard]] static double range_of_models(const Matrix<double>& mean_loads, int slots);
   /// Measures the speed models of the phase's whole fleet under its present condition.
   void profile(const study::PhaseSpec& phase, Backend& backend, const Matrix<double>& mean_loads);
   /// Takes those of an earlier profile of the phase's fleet.
@@ -91,7 +94,6 @@ class Placer {
     std::vector<double> left;  ///< [devices] measured ÷ model, NaN: not left; on every rank
   };
 
-  [[nodiscard]] static double range_of_models(const Matrix<double>& mean_loads, int slots);
   [[nodiscard]] std::string reason_to_solve(const placement::Policy& policy,
                                             const Plan& plan) const;
   void profile_again(const study::PhaseSpec& phase, Backend& backend, const Plan& plan,

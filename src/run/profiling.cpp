@@ -63,16 +63,16 @@ placement::SpeedCurve fitted_curve(const std::vector<double>& grid, const Matrix
   }
   const std::size_t median = stats::nearest_rank(stats::kMedian, repeats.extent(1));
   std::vector<double> medians;
-  placement::TimeIntervals intervals;
+  placement::Measurement measurement;
   for (std::size_t point = 0; point < repeats.extent(0); ++point) {
     const auto row = repeats.row(point);
     std::vector<double> sorted(row.begin(), row.end());
     std::ranges::sort(sorted);
     medians.push_back(sorted[median - 1]);
-    intervals.lower_us.push_back(sorted[ranks->lower - 1]);
-    intervals.upper_us.push_back(sorted[ranks->upper - 1]);
+    measurement.lower_us.push_back(sorted[ranks->lower - 1]);
+    measurement.upper_us.push_back(sorted[ranks->upper - 1]);
   }
-  return {grid, stats::isotonic_fit(medians), std::move(intervals)};
+  return {grid, stats::isotonic_fit(medians), std::move(measurement)};
 }
 
 placement::SpeedModels models_of(const mpi::Communicator& comm, const ProfilePlan& plan,

@@ -4,6 +4,7 @@
 #include <array>
 #include <map>
 #include <optional>
+#include <set>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -11,6 +12,7 @@
 #include <fmt/format.h>
 
 #include "base/error.hpp"
+#include "record/earlier_speeds.hpp"
 #include "record/record.hpp"
 #include "run/cpu_backend.hpp"
 #include "run/cuda_backend.hpp"
@@ -56,6 +58,9 @@ class Runner {
     mpi::on_root(comm_, [&] {
       check_routing(study_, segments_);
       check_requests(parsed, recorded_);
+      if (!study_.phases.speed_models.empty()) {
+        open_earlier_speeds(parsed);
+      }
     });
     check_memory(comm_, study_, plan_);
     for (auto most : {&study::PhaseSpec::devices, &study::PhaseSpec::slots_per_device}) {
@@ -73,6 +78,10 @@ class Runner {
       return finished(options, observer);
     }
     stop_requested_ = options.stop_requested;
+    observer_ = &observer;
+    if (!found.manifest.sessions.empty()) {
+      hosts_ = found.manifest.sessions.back().hosts;
+    }
     record::Summary summary{study_.name, to_string(kind_), false, {}};
     record::StudyWriter writer(
         comm_, options.directory,
@@ -114,6 +123,14 @@ class Runner {
   }
 
  private:
+  void open_earlier_speeds(const study::ParsedStudy& parsed) {
+    try {
+      earlier_speeds_.emplace(study_.phases.speed_models);
+    } catch (const InputError& error) {
+      throw InputError(fmt::format("{}: {}", parsed.at("phases.speed_models"), error.what()));
+    }
+  }
+
   /// Ends all ranks together where any was asked to.
   void stop_if_asked(std::size_t done) const {
     std::int64_t signal = stop_requested_();
@@ -204,7 +221,28 @@ class Runner {
 
   void profile(const study::PhaseSpec& phase, const Matrix<double>& mean_loads) {
     whereabouts::enter_stage("profiling");
-    placer_.profile(phase, *backend_, mean_loads);
+    if (study_.phases.speed_models.empty() || !take_earlier(phase, mean_loads)) {
+      placer_.profile(phase, *backend_, mean_loads);
+    }
+  }
+
+  /// Whether the run that the study names had the speed models that are wanted, which then are the
+  /// present ones.
+  bool take_earlier(const study::PhaseSpec& phase, const Matrix<double>& mean_loads) {
+    record::EarlierSpeeds::Found found;
+    mpi::on_root(comm_, [&] {
+      found = earlier_speeds_->find({study_, backend_->fleet(), phase, hosts_,
+                                     Placer::range_of_models(mean_loads, phase.slots_per_device)});
+      if (!found.difference.empty() && told_.insert(found.difference).second) {
+        observer_->measured_anew(found.difference);
+      }
+    });
+    share(comm_, found.models);
+    if (found.models.empty()) {
+      return false;
+    }
+    placer_.recall(std::move(found.models));
+    return true;
   }
 
   /// Whether the fleet was another one before.
@@ -472,6 +510,11 @@ class Runner {
   std::map<FleetKey, std::optional<RestOfStep>> rest_;  ///< real devices': timed once a fleet
   Segments segments_;
   LoadWindows loads_;
+
+  std::optional<record::EarlierSpeeds> earlier_speeds_;  ///< rank 0, where the study names a run
+  std::map<std::string, record::Facts> hosts_;           ///< of this session; rank 0
+  std::set<std::string> told_;                           ///< why earlier ones were not taken
+  Observer* observer_ = nullptr;                         ///< of the run under way
 
   std::vector<DeviceIdentity> largest_fleet_;
   std::function<int()> stop_requested_;

@@ -26,6 +26,8 @@ class Observer {
   virtual void resumed(std::size_t done) = 0;
   /// What is not as it was in the session that the run goes on with, or repeats; a line each.
   virtual void changed(std::span<const std::string> changes) = 0;
+  /// Why an earlier run's speed models are not taken.
+  virtual void measured_anew(const std::string& why) = 0;
   virtual void planned(std::span<const study::PhaseSpec> plan) = 0;
   virtual void phase_begins(const study::PhaseSpec& phase) = 0;
   virtual void phase_done(const study::PhaseSpec& phase) = 0;

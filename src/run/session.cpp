@@ -62,7 +62,11 @@ record::Session describe_session(const mpi::Communicator& comm, record::Facts pr
 std::vector<record::InputFile> inputs_of(const study::Study& study) {
   const bool synthetic = study.workload.kind == study::WorkloadKind::synthetic;
   std::vector<record::InputFile> inputs;
-  for (const auto& path : {synthetic ? std::string() : study.workload.path, study.serving.path}) {
+  const auto& earlier = study.phases.speed_models;
+  const auto speeds =
+      earlier.empty() ? earlier : (std::filesystem::path(earlier) / "study.h5").string();
+  for (const auto& path :
+       {synthetic ? std::string() : study.workload.path, study.serving.path, speeds}) {
     if (!path.empty()) {
       inputs.push_back({path, static_cast<std::int64_t>(std::filesystem::file_size(path)),
                         sha256_of_file(path)});

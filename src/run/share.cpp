@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <numeric>
 #include <span>
+#include <sstream>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -39,21 +41,24 @@ void share(const mpi::Communicator& comm, placement::SpeedModels& speeds) {
   std::vector<std::int64_t> lengths(static_cast<std::size_t>(count));
   std::array<std::vector<double>, 4> points;  // tokens, times, ends of intervals
   std::int64_t measured = 0;
+  std::string taken_from;  // of each a line
   const auto add = [](std::vector<double>& to, std::span<const double> values) {
     to.insert(to.end(), values.begin(), values.end());
   };
   for (std::size_t i = 0; i < speeds.size() && comm.is_root(); ++i) {
     const auto grid = speeds[i].grid().subspan(1);
-    const auto& intervals = speeds[i].intervals();
-    measured = intervals.lower_us.empty() ? 0 : 1;
+    const auto& measurement = speeds[i].measurement();
+    measured = measurement.lower_us.empty() ? 0 : 1;
+    taken_from += measurement.taken_from + '\n';
     lengths[i] = static_cast<std::int64_t>(grid.size());
     add(points[0], grid);
     add(points[1], speeds[i].times().subspan(1));
-    add(points[2], intervals.lower_us);
-    add(points[3], intervals.upper_us);
+    add(points[2], measurement.lower_us);
+    add(points[3], measurement.upper_us);
   }
   comm.broadcast(std::span(lengths));
   comm.broadcast(std::span(&measured, 1));
+  comm.broadcast(taken_from);
   const auto all = std::accumulate(lengths.begin(), lengths.end(), std::int64_t{0});
   for (auto& values : std::span(points).first(measured != 0 ? 4 : 2)) {
     values.resize(static_cast<std::size_t>(all));
@@ -69,10 +74,13 @@ void share(const mpi::Communicator& comm, placement::SpeedModels& speeds) {
     const auto begin = points.at(i).begin() + at;
     return std::vector<double>(begin, begin + length);
   };
+  std::istringstream sources(taken_from);
   for (const auto length : lengths) {
+    std::string source;
+    std::getline(sources, source);
     if (measured != 0) {
       speeds.emplace_back(next(0, length), next(1, length),
-                          placement::TimeIntervals{next(2, length), next(3, length)});
+                          placement::Measurement{next(2, length), next(3, length), source});
     } else {
       speeds.emplace_back(next(0, length), next(1, length));
     }

@@ -218,6 +218,9 @@ std::vector<Key> phase_keys() {
       word_key<ProfiledDevices>("phases.profile_devices", MEMBER(phases.profile_devices),
                                 "real devices: whether speed models are measured on all at once, "
                                 "or on each while the others idle"),
+      text_key("phases.speed_models", MEMBER(phases.speed_models),
+               "real devices: the folder of a finished run whose speed models are taken where "
+               "devices, driver, cap, heat and shape are the same"),
       word_key<L2>("phases.l2", MEMBER(phases.l2),
                    "cuda: the L2 cache when a step begins, as it was left or emptied"),
       number_key("record.telemetry_hz", MEMBER(record.telemetry_hz), {0.0, 1000.0},

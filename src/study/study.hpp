@@ -97,6 +97,7 @@ struct Phases {
   double time_limit_s = 0.0;  ///< the same; 0: none
   Profiling profile = Profiling::condition;
   ProfiledDevices profile_devices = ProfiledDevices::together;
+  std::string speed_models;  ///< folder of a run to take them from; empty: none
   L2 l2 = L2::warm;  ///< of kind cuda: the cache when a step begins
 };
 

@@ -103,6 +103,7 @@ PHASE_DATASETS = {
 MEASURED_DATASETS = {
     "speed_model/lower_us": ("DP", "f8", "us"),
     "speed_model/upper_us": ("DP", "f8", "us"),
+    "speed_model/taken_from": ("D", "S", "text"),
 }
 COUNTED_DATASETS = {
     "telemetry/energy_mj": ("D", "f8", "mJ"),

@@ -6,7 +6,7 @@ import unittest
 import h5py
 import numpy
 
-from moevar_cli import ROOT, Case
+from moevar_cli import ROOT, Case, start
 
 
 class CpuStudy(Case):
@@ -50,6 +50,52 @@ class CpuStudy(Case):
                 # between the least lower and the greatest upper end, for the fit may leave single intervals
                 self.assertTrue((time_us >= lower.min(axis=1, keepdims=True)).all())
                 self.assertTrue((time_us <= upper.max(axis=1, keepdims=True)).all())
+
+    def speeds(self, out, phase="0000"):
+        with h5py.File(out / "study.h5") as file:
+            model = file[f"phases/{phase}/speed_model"]
+            return {name: model[name][...].tolist() for name in model}
+
+    def again(self, text, before, *options):
+        """A run that is to take the speed models of `before`: its folder, and what it said."""
+        out = self.dir / f"again{len(list(self.dir.iterdir()))}"
+        done = start(["run", self.write("again.toml", text), "--out", out, "--set", "phases.steps=2", "--set",
+                      f"phases.speed_models={before}", *options], ranks=2)
+        return out, done
+
+    def test_speed_models_of_an_earlier_run_are_taken(self):
+        text = (ROOT / "jobs/studies/cpu.toml").read_text()
+        first = self.dir / "first"
+        self.run_study(text, first, "--set", "phases.steps=2", ranks=2)
+        measured = self.speeds(first)
+        self.assertEqual(measured.pop("taken_from"), [b"", b""])
+        out, done = self.again(text, first, "--set", "study.seed=1")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertNotIn("phases.speed_models", done.stderr)
+        taken = self.speeds(out)
+        self.assertEqual(taken.pop("taken_from"), [str(first).encode()] * 2)
+        self.assertEqual(taken, measured)
+        for option, said in (("phases.profile_devices=alone", "phases.profile_devices is together there, alone here"),
+                             ("model.intermediate=96", "model.intermediate is"),
+                             ("placement.redundant_experts=4", "slots on a device"),
+                             ("workload.tokens_per_device=4096", "are needed")):
+            out, done = self.again(text, first, "--set", option)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn(said, done.stderr)
+            self.assertEqual(done.stderr.count("they are measured anew"), 1, done.stderr)
+            self.assertEqual(self.speeds(out)["taken_from"], [b"", b""])
+
+    def test_speed_models_of_no_run_are_refused(self):
+        text = (ROOT / "jobs/studies/cpu.toml").read_text()
+        model = self.dir / "model"
+        self.run_study((ROOT / "jobs/studies/quickstart.toml").read_text(), model, "--set", "phases.steps=2")
+        empty = self.dir / "empty"
+        empty.mkdir()
+        for folder, said in ((empty, "no run"), (self.dir / "nowhere", "no run"), (model, "computed, not measured")):
+            _, done = self.again(text, folder)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn("phases.speed_models", done.stderr)
+            self.assertIn(said, done.stderr)
 
     def test_replicas_and_drift_on_real_cores(self):
         text = (ROOT / "jobs/studies/cpu.toml").read_text()

@@ -19,6 +19,7 @@ class Nobody final : public run::Observer {
  public:
   void resumed(std::size_t /*done*/) override {}
   void changed(std::span<const std::string> /*changes*/) override {}
+  void measured_anew(const std::string& /*why*/) override {}
   void planned(std::span<const study::PhaseSpec> /*plan*/) override {}
   void phase_begins(const study::PhaseSpec& /*phase*/) override {}
   void phase_done(const study::PhaseSpec& /*phase*/) override {}

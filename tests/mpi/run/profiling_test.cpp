@@ -63,7 +63,7 @@ TEST(Profiling, TogetherEveryDeviceIsTimedAtEveryPoint) {
     const auto device = static_cast<double>(d) + 1.0;
     EXPECT_TRUE(std::ranges::equal(models[d].times(),
                                    std::vector<double>{0.0, device, device + 10, device + 20}));
-    EXPECT_EQ(models[d].intervals().upper_us.size(), plan.grid.size());
+    EXPECT_EQ(models[d].measurement().upper_us.size(), plan.grid.size());
   }
 }
 

@@ -32,14 +32,14 @@ TEST(Profiling, AnIntervalIsThereForTheRepeats) {
 TEST(Profiling, ACurveGoesThroughMediansAndKnowsTheirIntervals) {
   const auto curve = fitted_curve({8.0, 16.0, 32.0}, repeats_about({10.0, 20.0, 40.0}));
   EXPECT_TRUE(std::ranges::equal(curve.times(), std::vector<double>{0.0, 10.0, 20.0, 40.0}));
-  EXPECT_EQ(curve.intervals().lower_us, (std::vector<double>{7.0, 17.0, 37.0}));
-  EXPECT_EQ(curve.intervals().upper_us, (std::vector<double>{13.0, 23.0, 43.0}));
+  EXPECT_EQ(curve.measurement().lower_us, (std::vector<double>{7.0, 17.0, 37.0}));
+  EXPECT_EQ(curve.measurement().upper_us, (std::vector<double>{13.0, 23.0, 43.0}));
 }
 
 TEST(Profiling, MediansThatFallArePooledAndIntervalsStayAsMeasured) {
   const auto curve = fitted_curve({8.0, 16.0, 32.0}, repeats_about({10.0, 30.0, 20.0}));
   EXPECT_TRUE(std::ranges::equal(curve.times(), std::vector<double>{0.0, 10.0, 25.0, 25.0}));
-  EXPECT_EQ(curve.intervals().lower_us, (std::vector<double>{7.0, 27.0, 17.0}));
+  EXPECT_EQ(curve.measurement().lower_us, (std::vector<double>{7.0, 27.0, 17.0}));
 }
 
 }  // namespace
