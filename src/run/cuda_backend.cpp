@@ -56,6 +56,9 @@ CudaBackend::CudaBackend(const mpi::Communicator& comm, const study::Study& stud
       model_(std::move(model)),
       tokens_per_device_(tokens_per_device),
       lanes_per_rank_(study.fleet.lanes()),
+      batches_(batches_of(size_of(tokens_per_device),
+                          study.fleet.overlap == study::Overlap::two_batch ? 2 : 1)),
+      schedule_(layer_schedule(batches_.size())),
       gpus_(bind(comm, study, phase.devices)),
       fleet_(devices_of_gpus(gpus_.devices, study.fleet.emulated_sms)),
       devices_(comm.split(size_of(comm.rank()) < gpus_.devices.size() ? 0 : -1)) {
@@ -141,7 +144,11 @@ const cuda::Stream& CudaBackend::stream_of(std::size_t lane) const {
 }
 
 int CudaBackend::sm_limit_of(std::size_t lane) const {
-  return parts_.empty() ? 0 : parts_[lane].sms;
+  if (!parts_.empty()) {
+    return parts_[lane].sms;
+  }
+  // experts' blocks that found others on their multiprocessors would begin when those are over
+  return batches_.size() > 1 ? std::max(cuda::sm_count() - kExchangeSms, 1) : 0;
 }
 
 void CudaBackend::check_memory(int layers, int slots) const {
@@ -199,19 +206,27 @@ std::vector<double> CudaBackend::time_experts(std::span<fleet::CudaDevice* const
                                  stream_of(lane));
   }
   const int slots = devices.front()->slots().slots();
-  std::vector<std::int64_t> rows(size_of(slots));
+  // in batches one after the other, as a step runs them
+  std::vector rows(batches_.size(), std::vector<std::int64_t>(size_of(slots)));
   std::vector<cuda::Event> starts(lanes());
   std::vector<cuda::Event> ends(lanes());
   std::vector<double> medians(lanes() * grid.size());
   int layer = 0;
   for (std::size_t point = 0; point < grid.size(); ++point) {
-    std::ranges::fill(rows, std::llround(grid[point]) / slots);
+    for (std::size_t batch = 0; batch < rows.size(); ++batch) {
+      const auto all = std::llround(grid[point]) / slots;
+      const auto count = static_cast<std::int64_t>(rows.size());
+      std::ranges::fill(rows[batch],
+                        all / count + (static_cast<std::int64_t>(batch) < all % count ? 1 : 0));
+    }
     std::vector<std::array<float, kProfileRepeats + 1>> times_us(lanes());
     for (std::size_t repeat = 0; repeat < kProfileRepeats + 1; ++repeat) {
       devices_.barrier();
       for (std::size_t lane = 0; lane < lanes(); ++lane) {
         starts[lane].record(stream_of(lane));
-        devices[lane]->run_experts(layer, rows, x[lane].data(), y[lane].data());
+        for (const auto& batch : rows) {
+          devices[lane]->run_experts(layer, batch, x[lane].data(), y[lane].data());
+        }
         ends[lane].record(stream_of(lane));
       }
       for (std::size_t lane = 0; lane < lanes(); ++lane) {
