@@ -100,6 +100,8 @@ def _clock(study):
     if study.device == "model":
         return f"{text}: modelled, not measured; the same on every machine for this seed"
     residual = max((phase.clock_residual_ns for phase in study.phases), default=0)
+    if study.config.get("fleet", {}).get("overlap", "none") != "none":
+        text += "; two-batch overlap: expert times hold the exchange beside them"
     text += f"; differences between devices below {residual / 1e3:g} µs mean nothing"
     share = max((phase.stamping_share for phase in study.phases), default=np.nan)
     if np.isnan(share):

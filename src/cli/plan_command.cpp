@@ -84,8 +84,11 @@ class PlanCommand : public Command {
     fmt::print("workload  {}{}, {} tokens a device and step\n", to_string(study.workload.kind),
                study.workload.path.empty() ? "" : " from " + study.workload.path,
                study.workload.tokens_per_device);
-    fmt::print("devices   {}{}\n", to_string(kind),
-               kind == study::DeviceKind::model ? ", " + study.fleet.preset : "");
+    fmt::print("devices   {}{}{}\n", to_string(kind),
+               kind == study::DeviceKind::model ? ", " + study.fleet.preset : "",
+               study.fleet.overlap == study::Overlap::two_batch
+                   ? ", two-batch overlap of exchange and experts"
+                   : "");
     print_fleets(study, kind);
     if (study.fleet.pool > 0) {
       fmt::print("  drawn from {} devices, {} in random order\n", study.fleet.pool,

@@ -125,6 +125,8 @@ std::string EarlierSpeeds::difference(const SpeedsWanted& wanted) const {
               study::to_string(here.fleet.precision)),
       differs("fleet.emulated_sms", fmt::format("{}", study_.fleet.emulated_sms),
               fmt::format("{}", here.fleet.emulated_sms)),
+      differs("fleet.overlap", study::to_string(study_.fleet.overlap),
+              study::to_string(here.fleet.overlap)),
       differs("phases.profile_devices", study::to_string(study_.phases.profile_devices),
               study::to_string(here.phases.profile_devices))};
   for (const auto& session : manifest_.sessions) {

@@ -63,6 +63,7 @@ void write_factors(const hdf5::Group& group, const PhaseRecord& phase) {
   integer("even_load", spec.even_load ? 1 : 0);
   integer("equal_fleet", spec.equal_fleet ? 1 : 0);
   group.set_attribute("stop_reason", phase.stop_reason);
+  group.set_attribute("overlap", phase.cell.overlap);
   integer("moved_experts", phase.moved_experts);
   integer("moved_bytes", phase.moved_bytes);
   if (phase.cell.serving) {

@@ -92,6 +92,7 @@ nlohmann::ordered_json to_json(const CellSummary& cell) {
   json["equal_fleet"] = cell.equal_fleet;
   json["steps"] = cell.steps;
   json["stop_reason"] = cell.stop_reason;
+  json["overlap"] = cell.overlap;
   json["layer_us"] = {{"mean", cell.layer_us.mean},
                       {"median", cell.layer_us.median},
                       {"p90", cell.layer_us.p90},
@@ -143,6 +144,7 @@ CellSummary from_json(const nlohmann::ordered_json& json) {
   json.at("equal_fleet").get_to(cell.equal_fleet);
   cell.steps = whole_number<std::size_t>(json, "steps");
   json.at("stop_reason").get_to(cell.stop_reason);
+  json.at("overlap").get_to(cell.overlap);
   const auto& layer = json.at("layer_us");
   cell.layer_us = {number_or_none(layer.at("mean")), number_or_none(layer.at("median")),
                    number_or_none(layer.at("p90")), number_or_none(layer.at("p99")),

@@ -29,6 +29,7 @@ struct CellSummary {
   bool equal_fleet = false;
   std::size_t steps = 0;
   std::string stop_reason = "fixed";
+  std::string overlap = "none";   ///< of exchange and experts: "none" | "two-batch"
   std::string caps;               ///< who sets the caps, as FleetState has it
   std::optional<bool> caps_hold;  ///< every device enforces what was asked for; none: nothing was
   std::optional<bool> steady;     ///< every device was in thermal steady state; none: not observed

@@ -112,8 +112,8 @@ void check_device_keys(const study::ParsedStudy& parsed, study::DeviceKind kind)
                       parsed.at(key)));
     }
   }
-  for (const auto* key : {"fleet.precision", "fleet.exchange", "fleet.counts", "fleet.emulated_sms",
-                          "fleet.gpus", "fleet.share_gpu", "phases.l2"}) {
+  for (const auto* key : {"fleet.precision", "fleet.exchange", "fleet.counts", "fleet.overlap",
+                          "fleet.emulated_sms", "fleet.gpus", "fleet.share_gpu", "phases.l2"}) {
     if (!cuda && parsed.origin.contains(key)) {
       throw InputError(
           fmt::format(R"({}: only "cuda" devices have it; leave it out on "{}" devices)",

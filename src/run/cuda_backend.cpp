@@ -52,6 +52,9 @@ CudaBackend::CudaBackend(const mpi::Communicator& comm, const study::Study& stud
       model_(std::move(model)),
       tokens_per_device_(tokens_per_device),
       lanes_per_rank_(study.fleet.lanes()),
+      batches_(batches_of(size_of(tokens_per_device),
+                          study.fleet.overlap == study::Overlap::two_batch ? 2 : 1)),
+      schedule_(layer_schedule(batches_.size())),
       gpus_(bind(comm, study, phase.devices)),
       fleet_(devices_of_gpus(gpus_.devices, study.fleet.emulated_sms)),
       devices_(comm.split(size_of(comm.rank()) < gpus_.devices.size() ? 0 : -1)) {
@@ -139,7 +142,11 @@ const cuda::Stream& CudaBackend::stream_of(std::size_t lane) const {
 }
 
 int CudaBackend::sm_limit_of(std::size_t lane) const {
-  return parts_.empty() ? 0 : parts_[lane].sms;
+  if (!parts_.empty()) {
+    return parts_[lane].sms;
+  }
+  // experts' blocks that found others on their multiprocessors would begin when those are over
+  return batches_.size() > 1 ? std::max(cuda::sm_count() - kExchangeSms, 1) : 0;
 }
 
 void CudaBackend::check_memory(int layers, int slots) const {
@@ -197,15 +204,23 @@ ProfileTimes CudaBackend::time_experts(std::span<fleet::CudaDevice* const> devic
                                  stream_of(lane));
   }
   const int slots = devices.front()->slots().slots();
-  std::vector<std::int64_t> rows(size_of(slots));
+  // in batches one after the other, as a step runs them
+  std::vector rows(batches_.size(), std::vector<std::int64_t>(size_of(slots)));
   std::vector<cuda::Event> starts(lanes());
   std::vector<cuda::Event> ends(lanes());
   int layer = 0;
   const auto run = [&](std::span<const std::size_t> which, std::size_t point) {
-    std::ranges::fill(rows, std::llround(plan.grid[point]) / slots);
+    const auto all = std::llround(plan.grid[point]) / slots;
+    const auto count = static_cast<std::int64_t>(rows.size());
+    for (std::int64_t batch = 0; batch < count; ++batch) {
+      std::ranges::fill(rows[static_cast<std::size_t>(batch)],
+                        all / count + (batch < all % count ? 1 : 0));
+    }
     for (const std::size_t lane : which) {
       starts[lane].record(stream_of(lane));
-      devices[lane]->run_experts(layer, rows, x[lane].data(), y[lane].data());
+      for (const auto& batch : rows) {
+        devices[lane]->run_experts(layer, batch, x[lane].data(), y[lane].data());
+      }
       ends[lane].record(stream_of(lane));
     }
     std::vector<double> times_us;

@@ -16,6 +16,7 @@
 #include "fleet/gpu_binding.hpp"
 #include "run/backend.hpp"
 #include "run/cuda_layer.hpp"
+#include "run/layer_schedule.hpp"
 #include "run/observed.hpp"
 #include "run/profiling.hpp"
 #include "run/sensors.hpp"
@@ -28,6 +29,11 @@
 #include "timeline/stamps.hpp"
 
 namespace moevar::run {
+
+/// Multiprocessors of a whole GPU that are left to what travels beside experts: NCCL's blocks, and
+/// copies within the GPU. A power of two, for NCCL rounds the channels of its sends and receives up
+/// to one (2.28); DeepSeek-V3 leaves 20 (arXiv 2412.19437, section 3.2.2).
+inline constexpr int kExchangeSms = 16;
 
 /// See cuda_backend.hpp. Part of builds with CUDA.
 class CudaBackend final : public Backend {
@@ -42,8 +48,8 @@ class CudaBackend final : public Backend {
 
   void enter(const study::Condition& condition) override;
   timeline::FleetState settle() override;
-  /// As profiling.hpp has it, with CUDA's events; together, all devices also where few are asked
-  /// for. Before move_to() it makes weights of its own for that.
+  /// As profiling.hpp has it, with CUDA's events, in the batches of a step; together, all devices
+  /// also where few are asked for. Before move_to() it makes weights of its own for that.
   placement::SpeedModels profile(int slots, double max_tokens,
                                  std::span<const DeviceId> devices) override;
   Migration move_to(const placement::Placement& placement) override;
@@ -53,6 +59,7 @@ class CudaBackend final : public Backend {
   /// A device of this rank: its experts, and the layers around them.
   struct Lane {
     std::unique_ptr<fleet::CudaDevice> device;
+    std::unique_ptr<cuda::Stream> exchange_stream;  ///< with several batches, for what travels
     std::unique_ptr<CudaLayer> layer;
   };
   /// The GPU that this rank drives, as errors name it.
@@ -73,12 +80,13 @@ class CudaBackend final : public Backend {
 
   void use_sensors();
   void make_exchange(int slots);
+  [[nodiscard]] cuda::Stream make_exchange_stream(std::size_t lane) const;
   [[nodiscard]] std::unique_ptr<fleet::CudaDevice> make_device(std::size_t lane, int layers,
                                                                int slots, std::size_t rows) const;
   /// One whose weights are only there to be timed.
   [[nodiscard]] std::unique_ptr<fleet::CudaDevice> make_profiled(std::size_t lane, int slots,
                                                                  std::size_t rows) const;
-  /// Of a device's slots, where loads are even.
+  /// Of a device's slots and a batch of its tokens, where loads are even.
   [[nodiscard]] std::size_t rows_per_slot(int slots) const noexcept;
   void load(const placement::Placement& placement);
   void check_memory(int layers, int slots) const;
@@ -107,6 +115,8 @@ class CudaBackend final : public Backend {
   study::ModelShape model_;
   int tokens_per_device_;
   int lanes_per_rank_;
+  std::vector<TokenRange> batches_;  ///< of a device's tokens in a step
+  std::vector<LayerOperation> schedule_;
   fleet::GpuFleet gpus_;
   std::vector<DeviceIdentity> fleet_;
   mpi::Communicator devices_;           ///< the ranks that work; empty on the others
@@ -120,7 +130,7 @@ class CudaBackend final : public Backend {
 
   std::optional<placement::Placement> placement_;  ///< where the experts are
   std::optional<nccl::Communicator> nccl_;
-  std::unique_ptr<exchange::DeviceExchange> exchange_;
+  BatchExchanges exchanges_;
   std::unique_ptr<exchange::DeviceMigration> migration_;
   std::vector<Lane> lanes_;
   Nanoseconds transfer_ns_ = 0;  ///< of the migration under way

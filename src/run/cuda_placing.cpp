@@ -27,8 +27,7 @@ std::size_t size_of(int value) { return static_cast<std::size_t>(value); }
 }  // namespace
 
 std::size_t CudaBackend::rows_per_slot(int slots) const noexcept {
-  return (size_of(tokens_per_device_) * size_of(model_.top_k) + size_of(slots) - 1) /
-         size_of(slots);
+  return (batches_.front().count * size_of(model_.top_k) + size_of(slots) - 1) / size_of(slots);
 }
 
 std::unique_ptr<fleet::CudaDevice> CudaBackend::make_device(std::size_t lane, int layers, int slots,
@@ -66,15 +65,26 @@ void CudaBackend::make_exchange(int slots) {
   std::int64_t without = wanted == study::ExchangePath::nccl || possible ? 0 : 1;
   devices_.all_reduce_max(std::span(&without, 1));
   if (wanted != study::ExchangePath::staged && without == 0) {
-    nccl_.emplace(devices_, mine.gpu.uuid, kPatience);
-    exchange_ = std::make_unique<exchange::NcclExchange>(devices_, *nccl_, shape, engine());
+    nccl_.emplace(devices_, mine.gpu.uuid, kPatience, batches_.size() > 1 ? kExchangeSms : 0);
     migration_ =
         std::make_unique<exchange::NcclMigration>(devices_, *nccl_, bytes, engine(), patience);
   } else {
-    exchange_ = std::make_unique<exchange::StagedExchange>(devices_, shape, engine(), patience);
     migration_ = std::make_unique<exchange::StagedMigration>(devices_, lanes_per_rank_, bytes,
                                                              engine(), patience);
   }
+  for (std::size_t batch = 0; batch < batches_.size(); ++batch) {
+    if (nccl_) {
+      exchanges_.push_back(
+          std::make_unique<exchange::NcclExchange>(devices_, *nccl_, shape, engine()));
+    } else {
+      exchanges_.push_back(
+          std::make_unique<exchange::StagedExchange>(devices_, shape, engine(), patience));
+    }
+  }
+}
+
+cuda::Stream CudaBackend::make_exchange_stream(std::size_t lane) const {
+  return parts_.empty() ? cuda::Stream::urgent() : cuda::urgent_stream(parts_[lane]);
 }
 
 void CudaBackend::load(const placement::Placement& placement) {
@@ -94,16 +104,21 @@ void CudaBackend::load(const placement::Placement& placement) {
                                      size_of(device_of(lane)) * size_of(slots), size_of(slots)));
       }
       here.device->tune(rows_per_slot(slots));
-      here.layer =
-          std::make_unique<CudaLayer>(model_,
-                                      CudaLayerOptions{.seed = study_.seed,
-                                                       .device = device_of(lane),
-                                                       .devices = static_cast<int>(fleet_.size()),
-                                                       .layers = placement.layers(),
-                                                       .tokens = tokens_per_device_,
-                                                       .slots = slots,
-                                                       .sm_limit = sm_limit_of(lane)},
-                                      *here.device);
+      if (batches_.size() > 1) {
+        here.exchange_stream = std::make_unique<cuda::Stream>(make_exchange_stream(lane));
+      }
+      here.layer = std::make_unique<CudaLayer>(
+          model_,
+          CudaLayerOptions{.seed = study_.seed,
+                           .device = device_of(lane),
+                           .devices = static_cast<int>(fleet_.size()),
+                           .layers = placement.layers(),
+                           .tokens = tokens_per_device_,
+                           .slots = slots,
+                           .sm_limit = sm_limit_of(lane),
+                           .batches = batches_.size(),
+                           .exchange_stream = here.exchange_stream.get()},
+          *here.device);
       stream_of(lane).synchronise();
     }
   });
@@ -156,7 +171,7 @@ void CudaBackend::move_layer(int layer, std::span<const placement::Move> moves,
   const Nanoseconds start = timeline::monotonic_raw_ns();
   migration_->move(travels, streams);
   for (const auto* stream : streams) {
-    exchange_->wait(*stream);
+    exchanges_.front()->wait(*stream);
   }
   transfer_ns_ += timeline::monotonic_raw_ns() - start;
   for (std::size_t lane = 0; lane < lanes(); ++lane) {

@@ -40,49 +40,53 @@ void CudaBackend::check_steps(const PhaseSteps& steps) const {
 }
 
 void CudaBackend::take_routes(const PhaseSteps& steps, std::int64_t step) {
-  const RouteShape shape{static_cast<int>(fleet_.size()), placement_->slots_per_device,
-                         size_of(tokens_per_device_) * size_of(model_.top_k)};
-  std::vector<std::vector<LaneRoute>> routes(lanes());
+  const auto top_k = size_of(model_.top_k);
+  const auto rows = size_of(tokens_per_device_) * top_k;  // of a device
+  std::vector<std::vector<std::vector<LaneRoute>>> routes(
+      lanes(), std::vector<std::vector<LaneRoute>>(batches_.size()));
   std::vector<std::int32_t> slots;
   for (int layer = 0; layer < placement_->layers(); ++layer) {
     const auto experts = steps.routing.token_experts(step, layer, steps.tokens);
     slots.resize(experts.size());
     choose_slots(steps.placements.front(), layer, experts.flat(), slots);
-    for (std::size_t lane = 0; lane < lanes(); ++lane) {
-      routes[lane].push_back(lane_route(experts.flat(), slots, shape, device_of(lane)));
+    for (std::size_t batch = 0; batch < batches_.size(); ++batch) {
+      const auto [first, count] = batches_[batch];
+      const RouteShape shape{static_cast<int>(fleet_.size()), placement_->slots_per_device,
+                             count * top_k};
+      const auto their_experts = part_of_each(experts.flat(), rows, first * top_k, count * top_k);
+      const auto their_slots = part_of_each(slots, rows, first * top_k, count * top_k);
+      for (std::size_t lane = 0; lane < lanes(); ++lane) {
+        routes[lane][batch].push_back(
+            lane_route(their_experts, their_slots, shape, device_of(lane)));
+      }
     }
   }
-  std::int64_t sent = 0;
-  std::int64_t received = 0;
   for (std::size_t lane = 0; lane < lanes(); ++lane) {
     lanes_[lane].layer->take(std::move(routes[lane]));
-    sent += lanes_[lane].layer->sent_rows();
-    received += lanes_[lane].layer->most_received();
   }
-  exchange_->reserve(sent, received);
+  for (std::size_t batch = 0; batch < batches_.size(); ++batch) {
+    std::int64_t sent = 0;
+    std::int64_t received = 0;
+    for (const auto& lane : lanes_) {
+      sent += lane.layer->sent_rows(batch);
+      received += lane.layer->most_received(batch);
+    }
+    exchanges_[batch]->reserve(sent, received);
+  }
 }
 
 void CudaBackend::run_layer(int layer) {
-  std::vector<exchange::DispatchLane> out;
-  std::vector<exchange::CombineLane> back;
+  std::vector<CudaLayer*> layers;
+  layers.reserve(lanes());
   for (auto& lane : lanes_) {
-    lane.layer->send(layer);
-    out.push_back(lane.layer->dispatch(layer));
+    layers.push_back(lane.layer.get());
   }
-  exchange_->dispatch(out);
-  for (auto& lane : lanes_) {
-    lane.layer->work(layer);
-    back.push_back(lane.layer->combine());
-  }
-  exchange_->combine(back);
-  for (auto& lane : lanes_) {
-    lane.layer->finish(layer);
-  }
+  queue_layer(schedule_, layer, layers, exchanges_);
 }
 
 void CudaBackend::wait_for_lanes() {
   for (std::size_t lane = 0; lane < lanes(); ++lane) {
-    exchange_->wait(stream_of(lane));
+    exchanges_.front()->wait(stream_of(lane));
   }
 }
 
@@ -119,7 +123,7 @@ double CudaBackend::verify(const PhaseSteps& steps) {
     wait_for_lanes();
     for (std::size_t lane = 0; lane < lanes(); ++lane) {
       const auto all = lanes_[lane].layer->outputs();
-      const auto& experts = lanes_[lane].layer->route(layer).experts;
+      const auto experts = lanes_[lane].layer->token_experts(layer);
       std::vector<std::int64_t> tokens;
       std::vector<std::int32_t> their_experts;
       std::vector<float> outputs;
@@ -174,7 +178,7 @@ PhaseClock CudaBackend::measure(const PhaseSteps& steps, PhaseResult& result) {
     for (std::size_t lane = 0; lane < lanes(); ++lane) {
       for (std::size_t layer = 0; layer < layers; ++layer) {
         stamps[lane].tokens(i, layer) =
-            static_cast<std::uint32_t>(lanes_[lane].layer->route(static_cast<int>(layer)).received);
+            static_cast<std::uint32_t>(lanes_[lane].layer->received(static_cast<int>(layer)));
       }
     }
   }

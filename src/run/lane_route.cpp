@@ -33,4 +33,16 @@ LaneRoute lane_route(std::span<const std::int32_t> experts, std::span<const std:
   return route;
 }
 
+std::vector<std::int32_t> part_of_each(std::span<const std::int32_t> rows,
+                                       std::size_t rows_per_device, std::size_t first,
+                                       std::size_t count) {
+  std::vector<std::int32_t> part;
+  part.reserve(rows.size() / rows_per_device * count);
+  for (std::size_t begin = 0; begin < rows.size(); begin += rows_per_device) {
+    const auto here = rows.subspan(begin + first, count);
+    part.insert(part.end(), here.begin(), here.end());
+  }
+  return part;
+}
+
 }  // namespace moevar::run

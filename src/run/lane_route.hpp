@@ -32,4 +32,9 @@ struct LaneRoute {
 LaneRoute lane_route(std::span<const std::int32_t> experts, std::span<const std::int32_t> slots,
                      const RouteShape& shape, DeviceId device);
 
+/// Of `rows`, [devices × rows_per_device], those of every device from `first` on, `count` of each.
+std::vector<std::int32_t> part_of_each(std::span<const std::int32_t> rows,
+                                       std::size_t rows_per_device, std::size_t first,
+                                       std::size_t count);
+
 }  // namespace moevar::run

@@ -294,6 +294,7 @@ class Runner {
     auto cell = record::summarise(phase, workload, state, result.totals, placement, placing.because,
                                   placing.migration.moved_experts, placing.migration.time_ms);
     cell.stop_reason = stop_reason;
+    cell.overlap = to_string(study_.fleet.overlap);
     if (served) {
       cell.serving = std::move(served->summary);
     }

@@ -105,6 +105,11 @@ struct Words<ExchangeCounts> {
       {{ExchangeCounts::known, "known"}, {ExchangeCounts::exchanged, "exchanged"}}};
 };
 template <>
+struct Words<Overlap> {
+  static constexpr std::array<Word<Overlap>, 2> list{
+      {{Overlap::none, "none"}, {Overlap::two_batch, "two-batch"}}};
+};
+template <>
 struct Words<L2> {
   static constexpr std::array<Word<L2>, 2> list{{{L2::warm, "warm"}, {L2::cold, "cold"}}};
 };

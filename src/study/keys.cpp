@@ -150,6 +150,9 @@ std::vector<Key> fleet_keys() {
       word_key<ExchangeCounts>("fleet.counts", MEMBER(fleet.counts),
                                "cuda: whether ranks know from the plan how many rows come, or are "
                                "told first, as by a router"),
+      word_key<Overlap>("fleet.overlap", MEMBER(fleet.overlap),
+                        "cuda: whether a device's tokens go through a layer in two batches, one "
+                        "travelling while the other's experts compute"),
       list_key<int>(
           "fleet.emulated_sms", MEMBER(fleet.emulated_sms),
           [](const toml::node& node) {
@@ -312,6 +315,7 @@ std::string to_string(Draw value) { return word_of(value); }
 std::string to_string(Precision value) { return word_of(value); }
 std::string to_string(ExchangePath value) { return word_of(value); }
 std::string to_string(ExchangeCounts value) { return word_of(value); }
+std::string to_string(Overlap value) { return word_of(value); }
 std::string to_string(L2 value) { return word_of(value); }
 std::string to_string(Arrivals value) { return word_of(value); }
 std::string to_string(Lengths value) { return word_of(value); }

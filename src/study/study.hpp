@@ -22,6 +22,7 @@ enum class Draw { nodes, devices };
 enum class Precision { bf16, fp8 };
 enum class ExchangePath { automatic, nccl, staged };
 enum class ExchangeCounts { known, exchanged };
+enum class Overlap { none, two_batch };
 enum class L2 { warm, cold };
 enum class Arrivals { poisson, bursty, uniform, recorded };
 enum class Lengths { sonnet, sharegpt, fixed };
@@ -65,6 +66,7 @@ struct Fleet {
   Precision precision = Precision::bf16;
   ExchangePath exchange = ExchangePath::automatic;
   ExchangeCounts counts = ExchangeCounts::known;
+  Overlap overlap = Overlap::none;
   std::vector<int> emulated_sms;  ///< of kind cuda: parts of a rank's GPU that stand for devices
 
   /// Devices of a rank of real ones.
@@ -176,6 +178,7 @@ std::string to_string(Draw value);
 std::string to_string(Precision value);
 std::string to_string(ExchangePath value);
 std::string to_string(ExchangeCounts value);
+std::string to_string(Overlap value);
 std::string to_string(L2 value);
 std::string to_string(Arrivals value);
 std::string to_string(Lengths value);

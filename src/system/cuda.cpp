@@ -91,6 +91,11 @@ int compute_capability() {
 }
 
 Stream::Stream() { MOEVAR_CUDA(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking)); }
+Stream Stream::urgent() {
+  cudaStream_t stream = nullptr;
+  MOEVAR_CUDA(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, most_urgent()));
+  return Stream(stream);
+}
 Stream::~Stream() {
   if (stream_ != nullptr) {
     (void)cudaStreamDestroy(stream_);
@@ -98,9 +103,21 @@ Stream::~Stream() {
 }
 void Stream::synchronise() const { MOEVAR_CUDA(cudaStreamSynchronize(stream_)); }
 
+int most_urgent() {
+  int least = 0;
+  int most = 0;
+  MOEVAR_CUDA(cudaDeviceGetStreamPriorityRange(&least, &most));
+  return most;
+}
+
 Event::Event(Wait wait) {
   MOEVAR_CUDA(cudaEventCreateWithFlags(
       &event_, wait == Wait::sleep ? cudaEventBlockingSync : cudaEventDefault));
+}
+Event Event::without_time() {
+  cudaEvent_t event = nullptr;
+  MOEVAR_CUDA(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+  return Event(event);
 }
 Event::~Event() {
   if (event_ != nullptr) {

@@ -57,6 +57,8 @@ class Stream {
   Stream();
   /// Takes over a stream made elsewhere, such as one of a green context.
   explicit Stream(cudaStream_t stream) noexcept : stream_(stream) {}
+  /// One whose kernels get multiprocessors that become free before those of other streams.
+  static Stream urgent();
   ~Stream();
   Stream(Stream&& other) noexcept : stream_(std::exchange(other.stream_, nullptr)) {}
   Stream& operator=(Stream&& other) noexcept {
@@ -73,12 +75,17 @@ class Stream {
   cudaStream_t stream_ = nullptr;
 };
 
+/// The priority of what goes first on the current GPU.
+int most_urgent();
+
 /// A point in a stream, with its time.
 class Event {
  public:
   /// What the host does in synchronise(): look without a pause, or give its core away meanwhile.
   enum class Wait { spin, sleep };
   explicit Event(Wait wait = Wait::spin);
+  /// One that orders streams alone, which costs them less: us_since() throws.
+  static Event without_time();
   ~Event();
   Event(Event&& other) noexcept : event_(std::exchange(other.event_, nullptr)) {}
   Event& operator=(Event&& other) noexcept {
@@ -97,6 +104,7 @@ class Event {
   [[nodiscard]] float us_since(const Event& start) const;
 
  private:
+  explicit Event(cudaEvent_t event) noexcept : event_(event) {}
   cudaEvent_t event_ = nullptr;
 };
 

@@ -137,4 +137,12 @@ std::vector<Partition> split(std::span<const int> sms) {
   return parts;
 }
 
+Stream urgent_stream(const Partition& part) {
+  CUstream stream = nullptr;
+  check_driver(
+      driver().make_stream(&stream, part.context.raw(), CU_STREAM_NON_BLOCKING, most_urgent()),
+      "cuGreenCtxStreamCreate");
+  return Stream(stream);
+}
+
 }  // namespace moevar::cuda

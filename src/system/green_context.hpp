@@ -26,6 +26,8 @@ class GreenContext {
   GreenContext(const GreenContext&) = delete;
   GreenContext& operator=(const GreenContext&) = delete;
 
+  [[nodiscard]] CUgreenCtx_st* raw() const noexcept { return context_; }
+
  private:
   CUgreenCtx_st* context_;
 };
@@ -43,5 +45,8 @@ struct Partition {
 /// EnvironmentError that says what there is where the GPU has not enough SMs, or its driver no
 /// green contexts.
 std::vector<Partition> split(std::span<const int> sms);
+
+/// Another stream of a part, which outlives it: Stream::urgent() for it.
+Stream urgent_stream(const Partition& part);
 
 }  // namespace moevar::cuda

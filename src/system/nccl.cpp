@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <dlfcn.h>
 #include <exception>
+#include <limits>
 
 #include <fmt/format.h>
 
@@ -23,6 +24,9 @@ struct UniqueId {
   std::array<char, 128> bytes;
 };
 
+constexpr int kFirstWithLimits = 21700;
+constexpr int kNotSet = std::numeric_limits<int>::min();
+
 /// The part of ncclConfig_t that 2.14 knew; later ones take what it lacks as not set.
 struct Config {
   std::size_t size = sizeof(Config);
@@ -31,12 +35,24 @@ struct Config {
   int blocking = 0;
 };
 
+/// The part that 2.17 knew.
+struct LimitedConfig {
+  std::size_t size = sizeof(LimitedConfig);
+  unsigned magic = 0xCAFEBEEF;
+  unsigned version = kFirstWithLimits;
+  int blocking = 0;
+  int cga_cluster_size = kNotSet;
+  int min_blocks = kNotSet;
+  int max_blocks = kNotSet;
+  const char* net_name = nullptr;
+};
+
 struct Functions {
   int (*version)(int*) = nullptr;
   const char* (*error_string)(int) = nullptr;
   const char* (*last_error)(void*) = nullptr;
   int (*unique_id)(UniqueId*) = nullptr;
-  int (*init)(void**, int, UniqueId, int, Config*) = nullptr;
+  int (*init)(void**, int, UniqueId, int, void*) = nullptr;
   int (*async_error)(void*, int*) = nullptr;
   int (*finalize)(void*) = nullptr;
   int (*destroy)(void*) = nullptr;
@@ -171,15 +187,24 @@ std::optional<std::string> sharing_problem(std::span<const std::string> gpus, in
 }
 
 Communicator::Communicator(const mpi::Communicator& ranks, const std::string& gpu,
-                           std::chrono::duration<double> limit)
+                           std::chrono::duration<double> limit, int most_blocks)
     : patience_{describe_process(ranks.rank(), gpu), limit} {
-  mpi::on_all(ranks, [] { usable_library(); });
+  mpi::on_all(ranks, [most_blocks] {
+    if (const int found = usable_library().version; most_blocks > 0 && found < kFirstWithLimits) {
+      throw EnvironmentError(fmt::format(
+          "NCCL {} cannot leave multiprocessors to others: 2.17 or later can (fleet.overlap)",
+          version_text(found)));
+    }
+  });
   if (const auto problem = sharing_problem(ranks.all_gather(gpu), version(), shares_gpus())) {
     throw mpi::SharedError(ExitStatus::environment, *problem);
   }
   const UniqueId id = agree_on_id(ranks);
-  Config config;
-  const int code = library().call.init(&handle_, ranks.size(), id, ranks.rank(), &config);
+  Config plain;
+  LimitedConfig limited;
+  limited.max_blocks = most_blocks;
+  void* config = most_blocks > 0 ? static_cast<void*>(&limited) : &plain;
+  const int code = library().call.init(&handle_, ranks.size(), id, ranks.rank(), config);
   try {
     finish("ncclCommInitRankConfig", code);
   } catch (...) {

@@ -55,10 +55,12 @@ struct Incoming {
 /// peer that does not come, or a failure that NCCL reports by itself, becomes an error.
 class Communicator {
  public:
-  /// `gpu`: the UUID of this rank's. Throws EnvironmentError without NCCL or where ranks share a
-  /// GPU that it lets nobody share, NcclError where it fails. Collective.
+  /// `gpu`: the UUID of this rank's. `most_blocks`: thread blocks, each on a multiprocessor, that a
+  /// transfer has at most; 0: what NCCL finds fit. Throws EnvironmentError without NCCL, with one
+  /// that cannot be limited so (before 2.17) or where ranks share a GPU that it lets nobody share,
+  /// NcclError where it fails. Collective.
   Communicator(const mpi::Communicator& ranks, const std::string& gpu,
-               std::chrono::duration<double> limit);
+               std::chrono::duration<double> limit, int most_blocks = 0);
   /// Collective; after a failure not, and what is under way is given up. Leaves NCCL alone while an
   /// exception ends the process.
   ~Communicator();

@@ -53,6 +53,7 @@ PHASE_ATTRIBUTES = {
     "even_load": INTEGER,
     "equal_fleet": INTEGER,
     "stop_reason": TEXT,
+    "overlap": TEXT,
 }
 PLACEMENT_ATTRIBUTES = {"slots_per_device": INTEGER, "solved_because": TEXT, "per_step": INTEGER}
 TELEMETRY_ATTRIBUTES = {"caps": TEXT, "cap_changes": TEXT, "sensors": TEXT, "heat_s": REAL, "window_s": REAL}
@@ -155,6 +156,7 @@ REARRANGEMENT_DATASETS = {
     "serving/rearrangements/moved_experts": ("M", "i8", "1"),
     "serving/rearrangements/migrate_ms": ("M", "f8", "ms"),
 }
+OVERLAPS = ("none", "two-batch")
 STOP_REASONS = ("requests", "fixed", "precision", "max_n", "time_limit", "no_further_gain")
 
 checks = 0
@@ -309,6 +311,7 @@ def check_phase(name, phase):
     check(phase["placement/physical_to_logical_map"][...].max(initial=0) < phase.attrs["experts"], f"{phase.name}: experts")
     check({phase.attrs["even_load"], phase.attrs["equal_fleet"]} <= {0, 1}, f"{phase.name}: even_load, equal_fleet")
     check(phase.attrs["stop_reason"] in STOP_REASONS, f"{phase.name}: stop_reason")
+    check(phase.attrs["overlap"] in OVERLAPS, f"{phase.name}: overlap")
     return sizes
 
 
@@ -372,7 +375,7 @@ def check_cell(cell, phase, timing):
     if "serving" in cell:
         check_served(cell, phase)
     for name in ("devices", "heat", "workload", "policy", "repeat", "moved_experts", "scaling", "experts", "even_load",
-                 "equal_fleet", "stop_reason"):
+                 "equal_fleet", "stop_reason", "overlap"):
         check(cell[name] == attrs[name], f"{phase.name}: summary.json says {name} {cell[name]}")
     check(cell["solved_because"] == phase["placement"].attrs["solved_because"], f"{phase.name}: solved_because")
     check(close(cell["power_cap_w"], attrs["power_cap_w"]), f"{phase.name}: power_cap_w")

@@ -52,7 +52,7 @@ class CudaStudy(Case):
             for phase in file["phases"].values():
                 yield phase
 
-    def check(self, out, devices):
+    def check(self, out, devices, tokens=32):
         """Outputs are right, parts add up, and times are those of the GPU's clock."""
         seen = 0
         for phase in self.phases(out):
@@ -70,7 +70,7 @@ class CudaStudy(Case):
             off = numpy.abs(sum(parts) - phase["layer/layer_ns"][...][None])
             self.assertLessEqual(off.max(), 2 * residual + 2)
             self.assertGreaterEqual(min(part.min() for part in parts), -residual)
-            self.assertEqual(phase["tokens"][...].sum(axis=0).min(), devices * 32 * 2)
+            self.assertEqual(phase["tokens"][...].sum(axis=0).min(), devices * tokens * 2)
         self.assertGreater(seen, 0)
 
     def fleet(self, out):
@@ -140,6 +140,79 @@ class CudaStudy(Case):
             errors[name, keys] = [float(phase.attrs["reference_error"]) for phase in self.phases(out)]
         self.assertEqual(len({tuple(sorted(values)) for values in errors.values()}), 1)
 
+    def test_two_batches_give_what_one_gives(self):
+        """Over NCCL, through the host, on one GPU and on parts of some: the same rows, and outputs as right."""
+        ways = {"nccl": ('devices = [2]\nexchange = "nccl"', 2, 2), "staged": ('devices = [2]\nexchange = "staged"', 2, 2),
+                "counted": ('devices = [2]\nexchange = "nccl"\ncounts = "exchanged"', 2, 2),
+                "local": ("devices = [1]", 1, 0), "parts": ("devices = [8]\nemulated_sms = [24, 24, 32, 48]", 8, 2)}
+        for name, (keys, devices, ranks) in ways.items():
+            for tokens in (32, 7):
+                on("gpus=2", MOEVAR_NCCL=os.environ["MOEVAR_FAKE_NCCL"])
+                text = STUDY.replace("devices = [1]", keys).replace("tokens_per_device = 32", f"tokens_per_device = {tokens}")
+                phases = {}
+                for overlap in ("none", "two-batch"):
+                    out = self.dir / f"{name}{tokens}{overlap}"
+                    summary = self.run_study(text, out, "--set", f"fleet.overlap={overlap}", ranks=ranks)
+                    self.assertEqual({cell["overlap"] for cell in summary["cells"]}, {overlap})
+                    self.check(out, devices, tokens)
+                    phases[overlap] = {phase.attrs["policy"]: (phase["tokens"][...], phase.attrs["reference_error"])
+                                       for phase in self.phases(out)}
+                    self.assertEqual({phase.attrs["overlap"] for phase in self.phases(out)}, {overlap})
+                # speeds are measured: of the other policies' placements nothing is known
+                (rows, error), (other_rows, other_error) = (phases[overlap]["contiguous"] for overlap in phases)
+                self.assertTrue((rows == other_rows).all())
+                self.assertAlmostEqual(error, other_error, delta=1e-3)
+
+    def test_one_token_is_one_batch(self):
+        text = STUDY.replace("tokens_per_device = 32", "tokens_per_device = 1").replace("[1]", '[1]\noverlap = "two-batch"')
+        self.run_study(text, self.dir / "out")
+        self.check(self.dir / "out", 1, 1)
+
+    def traced(self, text, ranks=0):
+        """What every process queued: (number of the stream, what), in order."""
+        folder = self.dir / f"trace{len(list(self.dir.iterdir()))}"
+        folder.mkdir()
+        on(f"gpus=2 trace={folder}", MOEVAR_NCCL=os.environ["MOEVAR_FAKE_NCCL"])
+        self.run_study(text, folder / "out", ranks=ranks)
+        files = [file for file in folder.iterdir() if file.is_file()]
+        self.assertEqual(len(files), ranks or 1)
+        return [[(stream, what) for stream, what in (line.split(" ", 1) for line in file.read_text().splitlines())
+                 if what != "created"] for file in files]
+
+    def test_streams_and_events_of_a_step(self):
+        """Without overlap one stream, and events in profiles alone; with it what travels has a stream of its own, in the same order on
+        all ranks, and eight events order a layer."""
+        text = STUDY.replace('["contiguous", "eplb", "vibe"]', '["contiguous"]').replace(
+            "devices = [1]", 'devices = [2]\nexchange = "nccl"')
+        for queued in self.traced(text, ranks=2):
+            self.assertEqual(len({stream for stream, _ in queued}), 1)
+            self.assertIn("ncclSend", [what for _, what in queued])
+            self.assertFalse([what for _, what in queued if what.startswith(("wait", "record"))])
+            steps = next(i for i, (_, what) in enumerate(queued) if what == "permute")
+            self.assertFalse([what for _, what in queued[steps:] if what.startswith("time")])
+        travelled = []
+        for queued in self.traced(text.replace("[2]", '[2]\noverlap = "two-batch"'), ranks=2):
+            compute, exchange = sorted({stream for stream, _ in queued}, key=int)
+            kinds = {stream: {what.split(" ")[0] for other, what in queued if other == stream} for stream in (compute, exchange)}
+            self.assertLessEqual({"scores", "permute", "group", "experts", "unpermute", "stamp"}, kinds[compute])
+            self.assertEqual(kinds[exchange], {"wait", "record", "copy", "ncclSend", "ncclRecv"})
+            layers = sum(what == "permute" for _, what in queued) // 2
+            self.assertGreater(layers, 0)
+            for kind in ("wait", "record"):
+                self.assertEqual(sum(what.startswith(kind) for _, what in queued), 8 * layers)
+            travelled.append(sum(what.startswith("nccl") for stream, what in queued if stream == exchange))
+        self.assertEqual(travelled[0], travelled[1])
+
+    def test_every_event_of_overlap_is_needed(self):
+        """What the stand-in for CUDA finds where a wait for one of them is left out."""
+        text = STUDY.replace('["contiguous", "eplb", "vibe"]', '["contiguous"]').replace(
+            "devices = [1]", 'devices = [1]\noverlap = "two-batch"')
+        for wait in range(8):
+            on(f"gpus=1 deaf_to={wait}")
+            run = start(["run", self.write("s.toml", text), "--out", self.dir / f"deaf{wait}"])
+            self.assertNotEqual(run.returncode, 0)
+            self.assertIn("fake CUDA: race", run.stderr)
+
     def refused(self, status, *words, text=STUDY, options=(), ranks=0):
         out = self.dir / f"refused{len(list(self.dir.iterdir()))}"
         run = start(["run", self.write("s.toml", text), "--out", out, *options], ranks=ranks)
@@ -153,6 +226,9 @@ class CudaStudy(Case):
         self.refused(3, "fleet.device", "driver", "moevar doctor")
         plan = start(["plan", self.write("s.toml", STUDY)])  # as on a login node
         self.assertEqual(plan.returncode, 0, plan.stderr)
+        self.assertNotIn("overlap", plan.stdout)
+        plan = start(["plan", self.write("s.toml", STUDY), "--set", "fleet.overlap=two-batch"])
+        self.assertIn("two-batch overlap", plan.stdout, plan.stderr)
         on("gpus=0")
         self.refused(3, "fleet.device", "no CUDA-capable device")
         on("gpus=1 memory_mib=1")
@@ -172,6 +248,14 @@ class CudaStudy(Case):
         self.refused(2, "emulated_sms", text=STUDY.replace("devices = [1]", "devices = [4]\nemulated_sms = [24, 24, 24]"))
         self.refused(2, "fleet.precision", text=STUDY.replace('"cuda"', '"model"').replace(
             "devices = [1]", 'devices = [8]\nprecision = "fp8"'))
+        for kind in ("model", "cpu"):
+            self.refused(2, "fleet.overlap", f'only "cuda" devices have it; leave it out on "{kind}" devices',
+                         text=STUDY.replace('"cuda"', f'"{kind}"\noverlap = "two-batch"'))
+        self.refused(2, "fleet.overlap", "two-batch", text=STUDY.replace('"cuda"', '"cuda"\noverlap = "microbatches"'))
+        on("gpus=2", MOEVAR_NCCL=os.environ["MOEVAR_FAKE_NCCL"], FAKE_NCCL="version 21500")
+        self.refused(3, "NCCL 2.15.0", "2.17", "fleet.overlap", ranks=2,
+                     text=STUDY.replace("devices = [1]", 'devices = [2]\nexchange = "nccl"\noverlap = "two-batch"'))
+        on()
         self.refused(2, "fleet.device", text=STUDY + "[serving]\nrates = [1.0]\n")
         self.refused(3, "mpirun -np 2", text=STUDY.replace("devices = [1]", "devices = [2]"))
 

@@ -11,6 +11,7 @@
 #include "checksum/checksum_cuda.hpp"
 #include "device_clock/device_clock_cuda.hpp"
 #include "expert_ffn/expert_ffn_cuda.hpp"
+#include "fake_cuda.hpp"
 #include "fleet/device_weights.hpp"
 #include "fleet/expert_weights.hpp"
 #include "fleet/uniform_values.hpp"
@@ -24,6 +25,9 @@
 namespace moevar {
 
 namespace {
+
+using fake::memory;
+using fake::used;
 
 std::vector<float> floats(const BFloat16* values, std::size_t count) {
   std::vector<float> all(count);
@@ -58,7 +62,10 @@ namespace token_exchange {
 DevicePlan::DevicePlan(std::size_t most_rows, std::size_t slots)
     : place_(most_rows), rows_per_slot_(slots) {}
 
-void DevicePlan::make(const std::int32_t* slot_of_row, std::size_t rows, const cuda::Stream&) {
+void DevicePlan::make(const std::int32_t* slot_of_row, std::size_t rows,
+                      const cuda::Stream& stream) {
+  used(stream.raw(), "plan", {memory(slot_of_row, rows)},
+       {memory(place_.data(), rows), memory(rows_per_slot_.data(), slots())});
   Permutation permutation(rows, slots());
   plan({slot_of_row, rows}, permutation);
   rows_ = rows;
@@ -67,7 +74,10 @@ void DevicePlan::make(const std::int32_t* slot_of_row, std::size_t rows, const c
 }
 
 void permute_cuda(std::size_t hidden, std::size_t top_k, const DevicePlan& plan, const BFloat16* x,
-                  BFloat16* rows, const cuda::Stream&) {
+                  BFloat16* rows, const cuda::Stream& stream) {
+  used(stream.raw(), "permute",
+       {memory(plan.place(), plan.rows()), memory(x, plan.rows() / top_k * hidden)},
+       {memory(rows, plan.rows() * hidden)});
   for (std::size_t row = 0; row < plan.rows(); ++row) {
     std::memcpy(rows + plan.place()[row] * hidden, x + row / top_k * hidden,
                 hidden * sizeof(BFloat16));
@@ -75,7 +85,12 @@ void permute_cuda(std::size_t hidden, std::size_t top_k, const DevicePlan& plan,
 }
 
 void unpermute_cuda(std::size_t hidden, std::size_t top_k, const DevicePlan& plan,
-                    const BFloat16* rows, const float* weights, BFloat16* y, const cuda::Stream&) {
+                    const BFloat16* rows, const float* weights, BFloat16* y,
+                    const cuda::Stream& stream) {
+  used(stream.raw(), "unpermute",
+       {memory(plan.place(), plan.rows()), memory(rows, plan.rows() * hidden),
+        memory(weights, plan.rows())},
+       {memory(y, plan.rows() / top_k * hidden)});
   for (std::size_t token = 0; token < plan.rows() / top_k; ++token) {
     for (std::size_t i = 0; i < hidden; ++i) {
       float sum = 0.0F;
@@ -90,7 +105,10 @@ void unpermute_cuda(std::size_t hidden, std::size_t top_k, const DevicePlan& pla
 DeviceGrouping::DeviceGrouping(std::size_t sources, std::size_t slots, std::size_t most_rows)
     : sources_(sources), place_(most_rows), rows_per_slot_(slots) {}
 
-void DeviceGrouping::make(const std::int64_t* counts, std::size_t rows, const cuda::Stream&) {
+void DeviceGrouping::make(const std::int64_t* counts, std::size_t rows,
+                          const cuda::Stream& stream) {
+  used(stream.raw(), "grouping", {memory(counts, sources_ * slots())},
+       {memory(place_.data(), rows), memory(rows_per_slot_.data(), slots())});
   rows_ = rows;
   std::uint32_t next = 0;
   for (std::size_t slot = 0; slot < slots(); ++slot) {
@@ -107,11 +125,17 @@ void DeviceGrouping::make(const std::int64_t* counts, std::size_t rows, const cu
 }
 
 void group_cuda(std::size_t hidden, const DeviceGrouping& grouping, const BFloat16* from,
-                BFloat16* to, const cuda::Stream&) {
+                BFloat16* to, const cuda::Stream& stream) {
+  used(stream.raw(), "group",
+       {memory(grouping.place(), grouping.rows()), memory(from, grouping.rows() * hidden)},
+       {memory(to, grouping.rows() * hidden)});
   move_rows(hidden, {grouping.place(), grouping.rows()}, from, to, false);
 }
 void ungroup_cuda(std::size_t hidden, const DeviceGrouping& grouping, const BFloat16* from,
-                  BFloat16* to, const cuda::Stream&) {
+                  BFloat16* to, const cuda::Stream& stream) {
+  used(stream.raw(), "ungroup",
+       {memory(grouping.place(), grouping.rows()), memory(from, grouping.rows() * hidden)},
+       {memory(to, grouping.rows() * hidden)});
   move_rows(hidden, {grouping.place(), grouping.rows()}, from, to, true);
 }
 
@@ -125,7 +149,10 @@ void choose_top_k_cuda(const Shape& shape, std::size_t tokens, const float* scor
   softmax_cuda(shape, tokens, scores, ids, weights, stream);
 }
 void softmax_cuda(const Shape& shape, std::size_t tokens, const float* scores,
-                  const std::int32_t* ids, float* weights, const cuda::Stream&) {
+                  const std::int32_t* ids, float* weights, const cuda::Stream& stream) {
+  used(stream.raw(), "softmax",
+       {memory(scores, tokens * shape.experts), memory(ids, tokens * shape.top_k)},
+       {memory(weights, tokens * shape.top_k)});
   softmax_cpu(shape, {scores, tokens * shape.experts}, {ids, tokens * shape.top_k},
               {weights, tokens * shape.top_k});
 }
@@ -136,8 +163,11 @@ struct Router::Product {
 Router::Router(const Shape& shape, std::size_t) : product_(new Product{shape}) {}
 Router::~Router() = default;
 void Router::scores(std::size_t tokens, const BFloat16* x, const BFloat16* router, float* scores,
-                    const cuda::Stream&) {
+                    const cuda::Stream& stream) {
   const auto& shape = product_->shape;
+  used(stream.raw(), "scores",
+       {memory(x, tokens * shape.hidden), memory(router, shape.experts * shape.hidden)},
+       {memory(scores, tokens * shape.experts), memory(product_.get(), 1)});  // its workspace
   scores_cpu(shape, floats(x, tokens * shape.hidden), floats(router, shape.experts * shape.hidden),
              {scores, tokens * shape.experts});
 }
@@ -148,7 +178,9 @@ namespace expert_ffn {
 
 /// A slot holds the plain matrices.
 void to_slot(const Shape& shape, Precision, const BFloat16* plain, void* slot,
-             const cuda::Stream&) {
+             const cuda::Stream& stream) {
+  const std::size_t values = 3 * shape.hidden * shape.intermediate;
+  used(stream.raw(), "to_slot", {memory(plain, values)}, {{slot, values * sizeof(BFloat16)}});
   std::memcpy(slot, plain, 3 * shape.hidden * shape.intermediate * sizeof(BFloat16));
 }
 
@@ -167,10 +199,18 @@ DeviceExperts::DeviceExperts(DeviceExperts&&) noexcept = default;
 DeviceExperts& DeviceExperts::operator=(DeviceExperts&&) noexcept = default;
 
 void DeviceExperts::run(std::span<const DeviceGroup> groups, const BFloat16* x, BFloat16* y,
-                        const cuda::Stream&) {
+                        const cuda::Stream& stream) {
   const auto& shape = state_->shape;
   const std::size_t size = shape.hidden * shape.intermediate;
   std::size_t all = 0;
+  for (const auto& group : groups) {
+    used(stream.raw(), "weights of experts",
+         {{group.slot, group.rows > 0 ? 3 * size * sizeof(BFloat16) : 0}}, {});
+    all += group.rows;
+  }
+  used(stream.raw(), "experts", {memory(x, all * shape.hidden)},
+       {memory(y, all * shape.hidden), memory(state_.get(), 1)});  // its workspace
+  all = 0;
   Workspace workspace(shape);
   for (const auto& group : groups) {
     if (group.rows == 0) {
@@ -200,7 +240,10 @@ std::string DeviceExperts::chosen(std::size_t) const { return "host"; }
 
 namespace device_clock {
 
-void stamp(std::uint64_t* word, const cuda::Stream&) { *word = gpu_now(); }
+void stamp(std::uint64_t* word, const cuda::Stream& stream) {
+  used(stream.raw(), "stamp", {}, {memory(word, 1)});
+  *word = gpu_now();
+}
 
 Calibrator::Calibrator(const cuda::Stream&, int rounds)
     : answers_(static_cast<std::size_t>(rounds)), step_ns_(32) {}
@@ -234,7 +277,9 @@ double Burner::run(double seconds, double) {
 
 namespace checksum {
 
-void sum_cuda(const BFloat16* values, std::size_t count, std::uint64_t* sum, const cuda::Stream&) {
+void sum_cuda(const BFloat16* values, std::size_t count, std::uint64_t* sum,
+              const cuda::Stream& stream) {
+  used(stream.raw(), "checksum", {memory(values, count)}, {memory(sum, 1)});
   *sum = sum_cpu({values, count});
 }
 
@@ -243,7 +288,8 @@ void sum_cuda(const BFloat16* values, std::size_t count, std::uint64_t* sum, con
 namespace fleet {
 
 void fill_expert_cuda(const expert_ffn::Shape& shape, std::uint64_t seed, int layer,
-                      std::int32_t expert, BFloat16* plain, const cuda::Stream&) {
+                      std::int32_t expert, BFloat16* plain, const cuda::Stream& stream) {
+  used(stream.raw(), "fill_expert", {}, {memory(plain, 3 * shape.hidden * shape.intermediate)});
   for (const auto matrix : kExpertMatrices) {
     const auto key = matrix_key(seed, layer, expert, matrix);
     const double edge = edge_of(variance_of(shape, matrix));
@@ -253,13 +299,15 @@ void fill_expert_cuda(const expert_ffn::Shape& shape, std::uint64_t seed, int la
   }
 }
 void fill_router_cuda(std::uint64_t seed, int layer, std::size_t experts, std::size_t hidden,
-                      BFloat16* router, const cuda::Stream&) {
+                      BFloat16* router, const cuda::Stream& stream) {
+  used(stream.raw(), "fill_router", {}, {memory(router, experts * hidden)});
   std::vector<float> values(experts * hidden);
   fill_router(seed, layer, hidden, values);
   store(values, router);
 }
 void fill_activations_cuda(std::uint64_t seed, std::int64_t first_token, std::size_t tokens,
-                           std::size_t hidden, BFloat16* x, const cuda::Stream&) {
+                           std::size_t hidden, BFloat16* x, const cuda::Stream& stream) {
+  used(stream.raw(), "fill_activations", {}, {memory(x, tokens * hidden)});
   std::vector<float> values(tokens * hidden);
   fill_activations(seed, first_token, hidden, values);
   store(values, x);
@@ -282,6 +330,8 @@ std::vector<Partition> split(std::span<const int> sms) {
   }
   return parts;
 }
+
+Stream urgent_stream(const Partition&) { return Stream::urgent(); }
 
 }  // namespace cuda
 

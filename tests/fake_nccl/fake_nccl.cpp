@@ -1,11 +1,13 @@
 #include <array>
 #include <cstdlib>
+#include <dlfcn.h>
+#include <limits>
 #include <string_view>
 #include <vector>
 
 #include <mpi.h>
 
-/// NCCL's functions as moevar calls them, over MPI and on the host's memory: streams are ignored,
+/// NCCL's functions as moevar calls them, over MPI and on the host's memory: streams are names,
 /// and what a group holds is done in the background, as NCCL's non-blocking communicators do it.
 /// FAKE_NCCL in the environment makes it misbehave:
 ///
@@ -32,18 +34,34 @@ struct UniqueId {
   std::array<char, 128> bytes;
 };
 
+/// As 2.17 has it; a program made for 2.14 gives the first four alone.
 struct Config {
   std::size_t size;
   unsigned magic;
   unsigned version;
   int blocking;
+  int cga_cluster_size;
+  int min_blocks;
+  int max_blocks;
 };
+constexpr int kNotSet = std::numeric_limits<int>::min();
+
+bool is_config(const Config& config) {
+  const bool plain = config.magic == 0xCAFEBEEF && config.version == 21400 &&
+                     config.blocking == 0 && config.size >= 20;
+  const bool limited = config.magic == 0xCAFEBEEF && config.version == 21700 &&
+                       config.blocking == 0 && config.size == 40 &&
+                       config.cga_cluster_size == kNotSet && config.min_blocks == kNotSet &&
+                       config.max_blocks > 0;
+  return plain || limited;
+}
 
 struct Message {
   bool sent;
   void* data;
   std::size_t bytes;
   int peer;
+  const void* stream;
 };
 
 struct Communicator {
@@ -58,6 +76,16 @@ struct Communicator {
 bool told(std::string_view what) {
   const char* text = std::getenv("FAKE_NCCL");
   return text != nullptr && std::string_view(text).substr(0, what.size()) == what;
+}
+
+/// The CUDA that stands beside it checks who uses which memory when, if that one is a stand-in too.
+void tell_cuda(const void* stream, bool sent, const void* data, std::size_t bytes) {
+  using Used =
+      void (*)(const void*, const char*, const void*, std::size_t, const void*, std::size_t);
+  static const auto used = reinterpret_cast<Used>(dlsym(RTLD_DEFAULT, "moevar_fake_cuda_used"));
+  if (used != nullptr) {
+    used(stream, sent ? "ncclSend" : "ncclRecv", data, sent ? bytes : 0, data, sent ? 0 : bytes);
+  }
 }
 
 std::vector<Message> group;
@@ -111,8 +139,7 @@ EXPORT int ncclCommInitRankConfig(Communicator** made, int ranks, UniqueId id, i
   MPI_Comm_size(MPI_COMM_WORLD, &size);
   MPI_Comm_rank(MPI_COMM_WORLD, &mine);
   if (id.bytes[0] != 'm' || id.bytes[100] != 'v' || size != ranks || mine != rank ||
-      config->magic != 0xCAFEBEEF || config->version != 21400 || config->blocking != 0 ||
-      config->size < 20) {
+      !is_config(*config)) {
     return kInvalidArgument;
   }
   if (told("refuse-init")) {
@@ -148,13 +175,13 @@ EXPORT int ncclGroupStart() {
 }
 
 EXPORT int ncclSend(const void* data, std::size_t bytes, int type, int peer,
-                    Communicator* communicator, void*) {
-  return add({true, const_cast<void*>(data), bytes, peer}, type, communicator);
+                    Communicator* communicator, void* stream) {
+  return add({true, const_cast<void*>(data), bytes, peer, stream}, type, communicator);
 }
 
 EXPORT int ncclRecv(void* data, std::size_t bytes, int type, int peer, Communicator* communicator,
-                    void*) {
-  return add({false, data, bytes, peer}, type, communicator);
+                    void* stream) {
+  return add({false, data, bytes, peer, stream}, type, communicator);
 }
 
 EXPORT int ncclGroupEnd() {
@@ -166,7 +193,8 @@ EXPORT int ncclGroupEnd() {
   communicator.hung = told("hang-group");
   communicator.later = told("fail-later") ? kRemoteError : kSuccess;
   communicator.polls = 3;
-  for (const auto& [sent, data, bytes, peer] : group) {
+  for (const auto& [sent, data, bytes, peer, stream] : group) {
+    tell_cuda(stream, sent, data, bytes);
     auto& request = communicator.requests.emplace_back(MPI_REQUEST_NULL);
     const int count = static_cast<int>(bytes);
     if (sent) {

@@ -78,6 +78,8 @@ run_studies() {
   moevar=$(program moevar)
   try "doctor" 30 "$raw/doctor.json" "$moevar" doctor --json
   try "study, 1 rank" 60 "$raw/studies/one.log" "$moevar" run jobs/studies/gpu.toml --out "$raw/studies/one"
+  try "study, 1 rank, two-batch overlap" 60 "$raw/studies/overlap.log" "$moevar" run jobs/studies/gpu.toml \
+    --set 'fleet.overlap="two-batch"' --set 'placement.policies=["contiguous", "vibe"]' --out "$raw/studies/overlap"
   for ranks in 2 4; do
     try "study, $ranks ranks on one GPU" 60 "$raw/studies/share$ranks.log" mpirun -np "$ranks" "$moevar" run \
       jobs/studies/gpu.toml --share-gpu --set "fleet.devices=[$ranks]" --out "$raw/studies/share$ranks"

@@ -48,6 +48,16 @@ TEST_F(NcclTest, BytesGoAround) {
   EXPECT_EQ(asked, 3);
 }
 
+TEST_F(NcclTest, ItsBlocksCanBeLimited) {
+  Communicator nccl(world_, gpu(), std::chrono::seconds(20), 16);
+  const int sent = 5;
+  int received = 0;
+  const Outgoing out{&sent, sizeof(int), (world_.rank() + 1) % world_.size()};
+  const Incoming in{&received, sizeof(int), (world_.rank() + world_.size() - 1) % world_.size()};
+  nccl.transfer(std::span(&out, 1), std::span(&in, 1), nullptr);
+  EXPECT_EQ(received, 5);
+}
+
 TEST_F(NcclTest, FailuresToStartSayWhatNcclNoted) {
   for (const char* misbehaviour : {"refuse-init", "fail-init"}) {
     const std::string said = failure_to_init(misbehaviour);

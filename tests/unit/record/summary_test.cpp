@@ -163,12 +163,13 @@ TEST_F(SummaryFile, HoldsTheContractsFieldsAndNeverNan) {
   EXPECT_EQ(json.at("complete"), true);
   ASSERT_EQ(json.at("cells").size(), 2U);
   const auto& first = json["cells"][0];
-  EXPECT_EQ(first.size(), 27U);
+  EXPECT_EQ(first.size(), 28U);
   EXPECT_EQ(first.at("scaling"), "strong");
   EXPECT_EQ(first.at("experts"), 0);
   EXPECT_EQ(first.at("even_load"), false);
   EXPECT_EQ(first.at("equal_fleet"), false);
   EXPECT_EQ(first.at("stop_reason"), "fixed");
+  EXPECT_EQ(first.at("overlap"), "none");
   EXPECT_EQ(first.at("caps"), "set");
   EXPECT_EQ(first.at("caps_hold"), true) << "0.3 W of 500 is rounding";
   EXPECT_EQ(first.at("steady"), true);

@@ -1,6 +1,8 @@
 #include "run/lane_route.hpp"
 
+#include <algorithm>
 #include <array>
+#include <functional>
 #include <numeric>
 
 #include <gtest/gtest.h>
@@ -37,6 +39,35 @@ TEST(LaneRoute, WhatIsSentComes) {
         EXPECT_EQ(routes[from].rows_to(to, slot), routes[to].rows_from(from, slot));
       }
     }
+  }
+}
+
+TEST(PartOfEach, TakesTheSameTokensOfEveryDevice) {
+  EXPECT_EQ(part_of_each(kSlots, 4, 0, 2), (std::vector<std::int32_t>{0, 1, 3, 0}));
+  EXPECT_EQ(part_of_each(kSlots, 4, 2, 2), (std::vector<std::int32_t>{0, 2, 2, 1}));
+  EXPECT_TRUE(std::ranges::equal(part_of_each(kSlots, 4, 0, 4), kSlots));
+  EXPECT_TRUE(part_of_each(kSlots, 4, 4, 0).empty());
+}
+
+TEST(PartOfEach, RoutesOfBatchesAddUp) {
+  for (const DeviceId device : {0, 1}) {
+    const auto whole = lane_route(kExperts, kSlots, kShape, device);
+    LaneRoute sum = lane_route(part_of_each(kExperts, 4, 0, 2), part_of_each(kSlots, 4, 0, 2),
+                               {2, 2, 2}, device);
+    const auto second = lane_route(part_of_each(kExperts, 4, 2, 2), part_of_each(kSlots, 4, 2, 2),
+                                   {2, 2, 2}, device);
+    EXPECT_EQ(sum.received + second.received, whole.received);
+    const auto add = [](auto& to, const auto& from) {
+      std::ranges::transform(to, from, to.begin(), std::plus());
+    };
+    auto to = sum.rows_to.flat();
+    auto from = sum.rows_from.flat();
+    add(to, second.rows_to.flat());
+    add(from, second.rows_from.flat());
+    add(sum.rows_per_slot, second.rows_per_slot);
+    EXPECT_TRUE(std::ranges::equal(to, whole.rows_to.flat()));
+    EXPECT_TRUE(std::ranges::equal(from, whole.rows_from.flat()));
+    EXPECT_EQ(sum.rows_per_slot, whole.rows_per_slot);
   }
 }
 
