@@ -33,12 +33,7 @@ study::ModelShape shape() {
 
 class CudaLayerTest : public GpuTest {
  protected:
-  void SetUp() override {
-    GpuTest::SetUp();
-    if (!IsSkipped()) {
-      cuda::use(gpu::visible().front().ordinal);
-    }
-  }
+  void set_up() override { cuda::use(gpu::visible().front().ordinal); }
 
   [[nodiscard]] std::size_t devices() const { return static_cast<std::size_t>(world_.size()); }
 
