@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <map>
 #include <optional>
 #include <utility>
 
@@ -13,6 +15,7 @@
 #include "record/speed_group.hpp"
 #include "study/parse.hpp"
 #include "system/hdf5.hpp"
+#include "timeline/telemetry.hpp"
 
 namespace moevar::record {
 
@@ -32,7 +35,7 @@ std::string cap_and_heat(std::optional<double> cap_w, const std::string& heat) {
 }
 
 /// How far a phase goes along with what is wanted: the further, the nearer.
-enum class Match { none, devices, condition, slots, range };
+enum class Match { none, devices, condition, cap, slots, intervals, range };
 
 struct Look {
   Match match = Match::none;
@@ -58,17 +61,27 @@ Look look_at(const hdf5::Group& phase, const std::vector<DeviceIdentity>& fleet,
   if (!same_cap || phase.text_attribute("heat") != study::to_string(condition.heat)) {
     return {Match::devices, 0.0, {}};
   }
-  const auto slots = phase.group("placement").attribute<std::int64_t>("slots_per_device");
-  if (slots != wanted.phase.slots_per_device) {
+  const auto enforced = phase.group("telemetry").dataset("enforced_cap_w").read<double>();
+  if (!std::ranges::equal(enforced, wanted.enforced_cap_w, [](double there, double here) {
+        return std::abs(there - here) <= timeline::kSameCapW ||
+               (std::isnan(there) && std::isnan(here));
+      })) {
     return {Match::condition, 0.0, {}};
   }
+  const auto slots = phase.group("placement").attribute<std::int64_t>("slots_per_device");
+  if (slots != wanted.phase.slots_per_device) {
+    return {Match::cap, 0.0, {}};
+  }
   auto models = read_speeds(phase.group(kSpeedModel), rows.size());
-  double reach = models.empty() ? 0.0 : models.front().grid().back();
+  double reach = std::numeric_limits<double>::infinity();
   for (const auto& model : models) {
+    if (model.measurement().lower_us.empty()) {  // of a version that knew none
+      return {Match::slots, 0.0, {}};
+    }
     reach = std::min(reach, model.grid().back());
   }
   const bool far = kShort * reach >= wanted.max_tokens;
-  return {far ? Match::range : Match::slots, reach, std::move(models)};
+  return {far ? Match::range : Match::intervals, reach, std::move(models)};
 }
 
 std::string why(const Look& nearest, const SpeedsWanted& wanted) {
@@ -81,6 +94,10 @@ std::string why(const Look& nearest, const SpeedsWanted& wanted) {
                          cap_and_heat(wanted.phase.condition.power_cap_w,
                                       study::to_string(wanted.phase.condition.heat)));
     case Match::condition:
+      return "other power limits were enforced there";
+    case Match::slots:
+      return "they were measured without intervals there";
+    case Match::cap:
       return fmt::format("none there is of {} slots on a device", wanted.phase.slots_per_device);
     default:
       return fmt::format("they end at {:.0f} tokens there, {:.0f} are needed", nearest.reach,
@@ -92,7 +109,7 @@ std::string why(const Look& nearest, const SpeedsWanted& wanted) {
 
 EarlierSpeeds::EarlierSpeeds(std::filesystem::path directory) : directory_(std::move(directory)) {
   auto manifest = read_manifest(directory_);
-  if (!manifest || !manifest->complete) {
+  if (!manifest || !manifest->complete || manifest->sessions.empty()) {
     throw InputError(
         fmt::format("{}: {}; the folder of a finished run is needed", directory_.string(),
                     manifest ? "a run that is not finished" : "no run (manifest.json)"));
@@ -129,11 +146,21 @@ std::string EarlierSpeeds::difference(const SpeedsWanted& wanted) const {
               study::to_string(here.fleet.overlap)),
       differs("phases.profile_devices", study::to_string(study_.phases.profile_devices),
               study::to_string(here.phases.profile_devices))};
+  const auto& conditions = study_.conditions;
+  if (study_.phases.profile == study::Profiling::once &&
+      (conditions.power_cap_w.size() > 1 || conditions.heat.size() > 1)) {
+    all.emplace_back("phases.profile is once there, for several caps or heats");
+  }
   for (const auto& session : manifest_.sessions) {
     for (const auto& device : wanted.fleet) {
       all.push_back(differs(fmt::format("the driver of {}", device.host).c_str(),
                             driver_of(session.hosts, device.host),
-                            driver_of(wanted.hosts, device.host)));
+                            driver_of(wanted.session.hosts, device.host)));
+    }
+    for (const auto& [name, value] : wanted.session.program) {
+      const auto there = session.program.find(name);
+      all.push_back(
+          differs(name.c_str(), there == session.program.end() ? "unknown" : there->second, value));
     }
   }
   const auto first = std::ranges::find_if(all, [](const auto& text) { return !text.empty(); });

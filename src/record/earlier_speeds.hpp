@@ -1,7 +1,6 @@
 #pragma once
 
 #include <filesystem>
-#include <map>
 #include <string>
 #include <vector>
 
@@ -18,7 +17,8 @@ struct SpeedsWanted {
   const study::Study& study;
   const std::vector<DeviceIdentity>& fleet;   ///< profiled together, or one after the other
   const study::PhaseSpec& phase;              ///< its cap, heat and slots
-  const std::map<std::string, Facts>& hosts;  ///< as Session has them: their drivers
+  const std::vector<double>& enforced_cap_w;  ///< [devices]; NaN: not known
+  const Session& session;                     ///< this program, and the hosts' drivers
   double max_tokens = 0.0;                    ///< a device's heaviest load
 };
 
@@ -33,10 +33,11 @@ class EarlierSpeeds {
     placement::SpeedModels models;  ///< [devices of the fleet]; empty: none that may be taken
     std::string difference;         ///< what keeps them from it
   };
-  /// Those of the first phase on the same devices, in the same order, under the same cap and heat,
-  /// with as many slots, that reach as far as is wanted, but for a tenth; where also driver, model
-  /// shape, precision, emulation and phases.profile_devices agree. Throws InputError where the file
-  /// is not as moevar writes it.
+  /// Those of the first phase on the same devices, in the same order, under the same cap, asked for
+  /// and enforced, and heat, with as many slots, that reach as far as is wanted, but for a tenth;
+  /// where also driver, program and libraries, expert shape, precision, overlap, emulation and
+  /// phases.profile_devices agree. Not those of a fleet that was profiled once for several caps or
+  /// heats. Throws InputError where the file is not as moevar writes it.
   [[nodiscard]] Found find(const SpeedsWanted& wanted) const;
 
  private:

@@ -203,6 +203,9 @@ ProfileTimes CudaBackend::time_experts(std::span<fleet::CudaDevice* const> devic
     fleet::fill_activations_cuda(study_.seed, 0, most_rows, hidden, x.back().data(),
                                  stream_of(lane));
   }
+  for (std::size_t lane = 0; lane < lanes(); ++lane) {
+    stream_of(lane).synchronise();  // nothing is under way beside what is timed
+  }
   const int slots = devices.front()->slots().slots();
   // in batches one after the other, as a step runs them
   std::vector rows(batches_.size(), std::vector<std::int64_t>(size_of(slots)));

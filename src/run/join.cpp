@@ -1,6 +1,7 @@
 #include "run/join.hpp"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 namespace moevar::run {
@@ -116,6 +117,8 @@ PhaseResult join(std::vector<PhaseResult> blocks, std::span<const Nanoseconds> e
   }
   PhaseResult all;
   Nanoseconds elapsed = 0;
+  double stamping_ns = 0.0;
+  double layers_ns = 0.0;
   for (std::size_t i = 0; i < blocks.size(); ++i) {
     auto& block = blocks[i];
     for (auto& arrival : block.mine.arrival_ns.flat()) {
@@ -130,8 +133,12 @@ PhaseResult join(std::vector<PhaseResult> blocks, std::span<const Nanoseconds> e
     all.clock_residual_ns = std::max(all.clock_residual_ns, block.clock_residual_ns);
     all.reference_error = std::max(all.reference_error, block.reference_error);
     all.clock_step_ns = std::max(all.clock_step_ns, block.clock_step_ns);
-    all.stamping_share = std::max(all.stamping_share, block.stamping_share);
+    const auto layers = block.totals.layer_ns.flat();
+    const auto block_ns = std::accumulate(layers.begin(), layers.end(), 0.0);
+    stamping_ns += block.stamping_share * block_ns;
+    layers_ns += block_ns;
   }
+  all.stamping_share = layers_ns > 0.0 ? stamping_ns / layers_ns : 0.0;
   all.mine = join_timelines(blocks);
   all.totals = join_totals(blocks);
   all.telemetry = join_telemetry(blocks);

@@ -77,6 +77,9 @@ placement::SpeedCurve fitted_curve(const std::vector<double>& grid, const Matrix
 
 placement::SpeedModels models_of(const mpi::Communicator& comm, const ProfilePlan& plan,
                                  const ProfileTimes& mine, std::size_t fleet) {
+  if (plan.which == study::ProfiledDevices::alone) {
+    comm.idle_barrier();  // those without devices have waited here all the time
+  }
   ProfileTimes all({fleet, plan.grid.size(), kProfileRepeats});
   comm.all_gather(mine.flat(), all.flat());
   placement::SpeedModels models;

@@ -46,6 +46,14 @@ void check_same_inputs(const record::Manifest& before, const record::Manifest& n
   }
 }
 
+/// A run that is repeated with speed models measured before reads another file for them.
+record::Manifest without_speeds(record::Manifest manifest) {
+  std::erase_if(manifest.inputs, [](const record::InputFile& input) {
+    return std::filesystem::path(input.path).filename() == "study.h5";
+  });
+  return manifest;
+}
+
 void check_same_study(const record::Manifest& before, const record::Manifest& now,
                       const std::string& folder) {
   if (before.study_toml != now.study_toml) {
@@ -124,7 +132,7 @@ Resumption look_into(const mpi::Communicator& comm, const RunOptions& options,
     found.manifest.study_toml = study::to_toml(identity.study);
     found.manifest.inputs = inputs_of(identity.study);
     if (options.repeats) {
-      check_same_inputs(*options.repeats, found.manifest);
+      check_same_inputs(without_speeds(*options.repeats), without_speeds(found.manifest));
       if (!options.repeats->sessions.empty()) {
         found.changes = record::differences(options.repeats->sessions.back(), session);
       }

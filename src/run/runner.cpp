@@ -80,7 +80,7 @@ class Runner {
     stop_requested_ = options.stop_requested;
     observer_ = &observer;
     if (!found.manifest.sessions.empty()) {
-      hosts_ = found.manifest.sessions.back().hosts;
+      session_ = found.manifest.sessions.back();
     }
     record::Summary summary{study_.name, to_string(kind_), false, {}};
     record::StudyWriter writer(
@@ -229,9 +229,14 @@ class Runner {
   /// Whether the run that the study names had the speed models that are wanted, which then are the
   /// present ones.
   bool take_earlier(const study::PhaseSpec& phase, const Matrix<double>& mean_loads) {
+    const auto state = backend_->settle();
+    std::vector<double> enforced_cap_w;
+    for (const auto& device : state.devices) {
+      enforced_cap_w.push_back(device.cap.enforced_w);
+    }
     record::EarlierSpeeds::Found found;
     mpi::on_root(comm_, [&] {
-      found = earlier_speeds_->find({study_, backend_->fleet(), phase, hosts_,
+      found = earlier_speeds_->find({study_, backend_->fleet(), phase, enforced_cap_w, session_,
                                      Placer::range_of_models(mean_loads, phase.slots_per_device)});
       if (!found.difference.empty() && told_.insert(found.difference).second) {
         observer_->measured_anew(found.difference);
@@ -513,7 +518,7 @@ class Runner {
   LoadWindows loads_;
 
   std::optional<record::EarlierSpeeds> earlier_speeds_;  ///< rank 0, where the study names a run
-  std::map<std::string, record::Facts> hosts_;           ///< of this session; rank 0
+  record::Session session_;                              ///< this one; rank 0
   std::set<std::string> told_;                           ///< why earlier ones were not taken
   Observer* observer_ = nullptr;                         ///< of the run under way
 

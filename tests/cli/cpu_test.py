@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """A study on real CPU cores, from the command line."""
 
+import json
+import shutil
 import unittest
 
 import h5py
@@ -84,6 +86,75 @@ class CpuStudy(Case):
             self.assertIn(said, done.stderr)
             self.assertEqual(done.stderr.count("they are measured anew"), 1, done.stderr)
             self.assertEqual(self.speeds(out)["taken_from"], [b"", b""])
+
+    def test_speed_models_of_a_run_that_differs_are_not_taken(self):
+        text = (ROOT / "jobs/studies/cpu.toml").read_text()
+        first = self.dir / "first"
+        self.run_study(text, first, "--set", "phases.steps=2", ranks=2)
+
+        def copy(name, of_file=None, of_manifest=None):
+            folder = shutil.copytree(first, self.dir / name)
+            if of_file:
+                with h5py.File(folder / "study.h5", "r+") as file:
+                    of_file(file)
+            if of_manifest:
+                path = folder / "manifest.json"
+                manifest = json.loads(path.read_text())
+                of_manifest(manifest)
+                path.write_text(json.dumps(manifest))
+            return folder
+
+        def without_intervals(file):
+            for name in ("lower_us", "upper_us", "taken_from"):
+                del file["phases/0000/speed_model"][name]    # one group under several names
+
+        def other_devices(file):
+            file["fleet/uuid"][...] = file["fleet/uuid"][...][::-1]
+
+        def other_caps(file):
+            for phase in file["phases"].values():
+                phase["telemetry/enforced_cap_w"][...] = 300.0
+
+        def several_heats(manifest):
+            manifest["study_toml"] = manifest["study_toml"].replace(
+                'heat = ["soaked"]', 'heat = ["ambient", "soaked"]').replace('"condition"', '"once"')
+
+        def driver(manifest):
+            for facts in manifest["sessions"][0]["hosts"].values():
+                facts["driver"] = "1.2.3"
+
+        def version(manifest):
+            manifest["sessions"][0]["program"]["moevar"] = "0.0.1"
+
+        for folder, said in ((copy("a", without_intervals), "without intervals"),
+                             (copy("b", other_devices), "just these 2 devices"),
+                             (copy("c", other_caps), "other power limits"),
+                             (copy("d", None, several_heats), "several caps or heats"),
+                             (copy("e", None, driver), "is 1.2.3 there, none here"),
+                             (copy("f", None, version), "moevar is 0.0.1 there")):
+            out, done = self.again(text, folder)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn(said, done.stderr)
+            self.assertEqual(self.speeds(out)["taken_from"], [b"", b""])
+
+        def unfinished(manifest):
+            manifest["complete"] = False
+
+        damaged = copy("g")
+        data = (damaged / "study.h5").read_bytes()
+        (damaged / "study.h5").write_bytes(data[:len(data) // 2])
+        for folder, said in ((copy("h", None, unfinished), "not finished"), (damaged, "study.h5")):
+            _, done = self.again(text, folder)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn(said, done.stderr)
+
+    def test_a_run_is_repeated_with_its_own_speed_models(self):
+        text = (ROOT / "jobs/studies/cpu.toml").read_text()
+        first, second = self.dir / "first", self.dir / "second"
+        self.run_study(text, first, "--set", "phases.steps=2", ranks=2)
+        done = start(["run", "--from", first, "--out", second, "--set", f"phases.speed_models={first}"], ranks=2)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(self.speeds(second)["time_us"], self.speeds(first)["time_us"])
 
     def test_speed_models_of_no_run_are_refused(self):
         text = (ROOT / "jobs/studies/cpu.toml").read_text()

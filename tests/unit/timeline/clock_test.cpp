@@ -134,8 +134,6 @@ TEST(Clock, AReadingHasACostAndAStep) {
   EXPECT_GE(reading.step_ns, 1);
   EXPECT_GE(reading.cost_ns, 1.0);
   EXPECT_LT(reading.cost_ns, 1e5);
-  // readings in a row are a step apart, or they are not counted as steps
-  EXPECT_LE(static_cast<double>(reading.step_ns), 4096 * reading.cost_ns);
 }
 
 TEST(Clock, BetweenRunsThroughBothOffsets) {
