@@ -150,7 +150,8 @@ class CudaStudy(Case):
                 on("gpus=2", MOEVAR_NCCL=os.environ["MOEVAR_FAKE_NCCL"])
                 text = STUDY.replace("devices = [1]", keys).replace("tokens_per_device = 32", f"tokens_per_device = {tokens}")
                 phases = {}
-                for overlap in ("none", "two-batch"):
+                for overlap, blocks in (("none", 0), ("two-batch", 16)):
+                    ENVIRONMENT["FAKE_NCCL"] = f"blocks {blocks}"
                     out = self.dir / f"{name}{tokens}{overlap}"
                     summary = self.run_study(text, out, "--set", f"fleet.overlap={overlap}", ranks=ranks)
                     self.assertEqual({cell["overlap"] for cell in summary["cells"]}, {overlap})

@@ -15,6 +15,7 @@
 ///     refuse-init      initialising fails at once
 ///     fail-init        it fails in the background
 ///     hang-init        it never ends
+///     blocks 16        it fails unless the config limits blocks to that many; 0: not at all
 ///     hang-group       groups never end
 ///     fail-later       the communicator fails once its first group is over
 namespace {
@@ -55,6 +56,8 @@ bool is_config(const Config& config) {
                        config.max_blocks > 0;
   return plain || limited;
 }
+
+int blocks_of(const Config& config) { return config.version < 21700 ? 0 : config.max_blocks; }
 
 struct Message {
   bool sent;
@@ -140,6 +143,9 @@ EXPORT int ncclCommInitRankConfig(Communicator** made, int ranks, UniqueId id, i
   MPI_Comm_rank(MPI_COMM_WORLD, &mine);
   if (id.bytes[0] != 'm' || id.bytes[100] != 'v' || size != ranks || mine != rank ||
       !is_config(*config)) {
+    return kInvalidArgument;
+  }
+  if (told("blocks ") && std::atoi(std::getenv("FAKE_NCCL") + 7) != blocks_of(*config)) {
     return kInvalidArgument;
   }
   if (told("refuse-init")) {

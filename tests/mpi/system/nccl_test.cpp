@@ -49,6 +49,9 @@ TEST_F(NcclTest, BytesGoAround) {
 }
 
 TEST_F(NcclTest, ItsBlocksCanBeLimited) {
+  EXPECT_EQ(failure_to_init("blocks 0"), "");
+  EXPECT_NE(failure_to_init("blocks 16"), "") << "limited without being asked to";
+  setenv("FAKE_NCCL", "blocks 16", 1);
   Communicator nccl(world_, gpu(), std::chrono::seconds(20), 16);
   const int sent = 5;
   int received = 0;
