@@ -100,7 +100,7 @@ struct Phases {
   Profiling profile = Profiling::condition;
   ProfiledDevices profile_devices = ProfiledDevices::together;
   std::string speed_models;  ///< folder of a run to take them from; empty: none
-  L2 l2 = L2::warm;  ///< of kind cuda: the cache when a step begins
+  L2 l2 = L2::warm;          ///< of kind cuda: the cache when a step begins
 };
 
 /// Requests instead of steps of one size. The shares are ViBE's for DeepSeek-V3 under balanced

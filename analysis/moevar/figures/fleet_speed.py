@@ -34,10 +34,20 @@ def draw(study):
     caption = (f"One point per device: its expert time at {fleets[0].tokens:.0f} tokens by the speed model, f_d(n), "
                "over the median of the devices. Box: quartiles and median; whiskers: 5th and 95th percentile. Circled: "
                f"slower than median + {cells.OUTLIER_MADS} × {cells.MAD_SCALE} × MAD; the slowest with the end of "
-               f"their UUID, none where there are more than {CIRCLED}. Heights within a row have no meaning.")
-    if any(np.isfinite(fleet.interval).all() for fleet in fleets):
-        caption += f" Lines through the points, of up to {WITH_INTERVALS} devices: the medians' 95 % intervals as measured."
+               f"their UUID, none where there are more than {CIRCLED}. Heights within a row have no meaning."
+               + intervals_drawn(fleets))
     return [Drawing("fleet-speed", title, caption, numbers, figure, raster=count > POINTS_IN_SVG)]
+
+
+def _has_intervals(fleet):
+    return len(fleet.relative) <= WITH_INTERVALS and np.isfinite(fleet.interval).all()
+
+
+def intervals_drawn(fleets):
+    """What a caption says of the lines through points; nothing where there are none."""
+    if not any(map(_has_intervals, fleets)):
+        return ""
+    return f" Lines through points, of up to {WITH_INTERVALS} devices: the medians' 95 % intervals as measured."
 
 
 def _strip(axis, place, fleet, late, colour, marker):
@@ -46,7 +56,7 @@ def _strip(axis, place, fleet, late, colour, marker):
     heights = place + 0.10 + style.jitter(len(relative), 0.36)
     axis.scatter(relative, heights, s=size, c=colour, marker=marker if len(relative) <= 64 else ".",
                  linewidths=0, alpha=1 if len(relative) <= 64 else 0.5)
-    if len(relative) <= WITH_INTERVALS and np.isfinite(fleet.interval).all():
+    if _has_intervals(fleet):
         axis.hlines(heights, *fleet.interval, color=colour, linewidth=0.8, alpha=0.6)
     if len(late) <= CIRCLED:
         axis.scatter(relative[late], heights[late], s=40, facecolors="none", edgecolors=style.VERMILION, linewidths=0.8)

@@ -2,7 +2,7 @@
 
 from moevar import cells, style
 from moevar.figures import Drawing, NotCarried, percent
-from moevar.figures.fleet_speed import POINTS_IN_SVG, _strip
+from moevar.figures.fleet_speed import POINTS_IN_SVG, _strip, intervals_drawn
 
 
 def fleets(runs):
@@ -16,7 +16,7 @@ def fleets(runs):
     for place, (name, fleet) in enumerate(found):
         colour, marker = style.condition_look(names.index(name))
         late, _ = cells.outliers(fleet.relative)
-        _strip(axis, place, fleet.relative, late, colour, marker)
+        _strip(axis, place, fleet, late, colour, marker)
         numbers.append({"run": name, **fleet.condition.factors, "devices": fleet.devices,
                         "devices_known": len(fleet.rows), "phases": [phase.index for phase in fleet.phases],
                         "cv": cells.cv(fleet.relative),
@@ -27,7 +27,8 @@ def fleets(runs):
     title = (f"Devices differ most in {widest['run']} (CV {percent(widest['cv'], 2)}), least in {least['run']} "
              f"({percent(least['cv'], 2)})")
     caption = ("One point per device, relative to the median of its own run and condition; boxes: quartiles, whiskers: "
-               "5th and 95th percentile; circled: outliers by the rule of each run's own chapter.")
+               "5th and 95th percentile; circled: outliers by the rule of each run's own chapter."
+               + intervals_drawn(fleet for _, fleet in found))
     return Drawing("side-by-side-fleets", title, caption, numbers, figure,
                    raster=max(len(fleet.rows) for _, fleet in found) > POINTS_IN_SVG)
 
