@@ -33,7 +33,7 @@ Calibrator::Calibrator(const cuda::Stream& stream, int rounds)
   step_ns_ = static_cast<Nanoseconds>(step);
 }
 
-double Calibrator::stamp_cost_ns(const cuda::Stream& stream) const {
+double stamp_cost_ns(const cuda::Stream& stream) {
   constexpr int kStamps = 64;
   const cuda::DeviceArray<std::uint64_t> word(1);  // stamps of a layer go to the GPU's memory too
   const cuda::Event begin;

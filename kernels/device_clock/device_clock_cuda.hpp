@@ -13,6 +13,10 @@ namespace moevar::device_clock {
 /// Its own cost is a launch, 2 to 3 µs between two kernels of a stream. Capturable.
 void stamp(std::uint64_t* word, const cuda::Stream& stream);
 
+/// What a stamp() among others takes of `stream`'s time, nanoseconds. Waits for `stream`; not while
+/// recording a graph.
+double stamp_cost_ns(const cuda::Stream& stream);
+
 /// Calibrates the current GPU's clock to the host's. Made once, with the memory it needs.
 class Calibrator {
  public:
@@ -22,10 +26,6 @@ class Calibrator {
 
   /// The smallest step seen, nanoseconds.
   [[nodiscard]] Nanoseconds step_ns() const noexcept { return step_ns_; }
-
-  /// What a stamp() among others takes of `stream`'s time, nanoseconds. Waits for `stream`; not
-  /// while recording a graph.
-  [[nodiscard]] double stamp_cost_ns(const cuda::Stream& stream) const;
 
   /// A kernel of one thread waits for the host's questions in pinned memory and answers each with
   /// its time: `rounds` exchanges of a few microseconds on the GPU's bus. Waits for what was queued

@@ -11,8 +11,11 @@
 
 namespace moevar::placement {
 
-SpeedCurve::SpeedCurve(std::vector<double> tokens, std::vector<double> time_us)
-    : tokens_(std::move(tokens)), time_us_(std::move(time_us)) {
+SpeedCurve::SpeedCurve(std::vector<double> tokens, std::vector<double> time_us,
+                       Measurement measurement)
+    : tokens_(std::move(tokens)),
+      time_us_(std::move(time_us)),
+      measurement_(std::move(measurement)) {
   if (tokens_.empty() || tokens_.size() != time_us_.size()) {
     throw InputError(fmt::format(
         "speed curve: {} token counts and {} times; as many of each, and at least one, are needed",
@@ -34,24 +37,23 @@ SpeedCurve::SpeedCurve(std::vector<double> tokens, std::vector<double> time_us)
       time_us_[i] = std::max(time_us_[i], time_us_[i - 1]);
     }
   }
+  const auto& [lower_us, upper_us, taken_from] = measurement_;
+  const bool measured = !lower_us.empty() || !upper_us.empty();
+  for (const auto* ends : {&lower_us, &upper_us}) {
+    if (measured && (ends->size() != tokens_.size() ||
+                     !std::ranges::all_of(*ends, [](double end) { return std::isfinite(end); }))) {
+      throw InputError(
+          fmt::format("speed curve: {} ends of intervals for {} points; as many finite "
+                      "ones are needed",
+                      ends->size(), tokens_.size()));
+    }
+  }
   tokens_.insert(tokens_.begin(), 0.0);
   time_us_.insert(time_us_.begin(), 0.0);
 }
 
-SpeedCurve::SpeedCurve(std::vector<double> tokens, std::vector<double> time_us,
-                       Measurement measurement)
-    : SpeedCurve(std::move(tokens), std::move(time_us)) {
-  for (const auto* ends : {&measurement.lower_us, &measurement.upper_us}) {
-    if (ends->size() + 1 != time_us_.size() ||
-        !std::ranges::all_of(*ends, [](double end) { return std::isfinite(end); })) {
-      throw InputError(
-          fmt::format("speed curve: {} ends of intervals for {} points; as many finite "
-                      "ones are needed",
-                      ends->size(), time_us_.size() - 1));
-    }
-  }
-  measurement_ = std::move(measurement);
-}
+SpeedCurve::SpeedCurve(std::vector<double> tokens, std::vector<double> time_us)
+    : SpeedCurve(std::move(tokens), std::move(time_us), Measurement{}) {}
 
 double SpeedCurve::time_us(double tokens) const noexcept {
   const auto above = std::ranges::upper_bound(tokens_, tokens);

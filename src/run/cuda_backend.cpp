@@ -70,7 +70,7 @@ CudaBackend::CudaBackend(const mpi::Communicator& comm, const study::Study& stud
       parts_ = cuda::split(study_.fleet.emulated_sms);
     }
     clock_.emplace(stream_of(0));
-    clock_reading_ = {clock_->stamp_cost_ns(stream_of(0)), clock_->step_ns()};
+    clock_reading_ = {device_clock::stamp_cost_ns(stream_of(0)), clock_->step_ns()};
     if (study_.phases.l2 == study::L2::cold) {
       flush_.emplace();
     }
