@@ -135,17 +135,7 @@ void CpuBackend::enter(const study::Condition& condition) {
 }
 
 timeline::FleetState CpuBackend::settle() {
-  if (keeper_) {
-    return keeper_->settle();
-  }
-  timeline::FleetState state;
-  timeline::DeviceState unobserved;
-  unobserved.sm_clock_mhz = timeline::kUnknown;
-  unobserved.power_w = timeline::kUnknown;
-  unobserved.temperature_c = timeline::kUnknown;
-  unobserved.steady = false;
-  state.devices.assign(fleet_.size(), unobserved);
-  return state;
+  return keeper_ ? keeper_->settle() : unobserved(fleet_.size());
 }
 
 ProfileTimes CpuBackend::time_experts(fleet::CpuDevice& device, const ProfilePlan& plan) {

@@ -178,17 +178,7 @@ void CudaBackend::enter(const study::Condition& condition) {
 }
 
 timeline::FleetState CudaBackend::settle() {
-  if (keeper_) {
-    return keeper_->settle();
-  }
-  timeline::FleetState state;
-  timeline::DeviceState unobserved;
-  unobserved.sm_clock_mhz = timeline::kUnknown;
-  unobserved.power_w = timeline::kUnknown;
-  unobserved.temperature_c = timeline::kUnknown;
-  unobserved.steady = false;
-  state.devices.assign(fleet_.size(), unobserved);
-  return state;
+  return keeper_ ? keeper_->settle() : unobserved(fleet_.size());
 }
 
 ProfileTimes CudaBackend::time_experts(std::span<fleet::CudaDevice* const> devices,

@@ -43,6 +43,17 @@ void measure_observed(const mpi::Communicator& comm, const Sensors& sensors, boo
   telemetry.counted = {timeline::counted_between(before[me], after[me])};
 }
 
+timeline::FleetState unobserved(std::size_t devices) {
+  timeline::DeviceState device;
+  device.sm_clock_mhz = timeline::kUnknown;
+  device.power_w = timeline::kUnknown;
+  device.temperature_c = timeline::kUnknown;
+  device.steady = false;
+  timeline::FleetState state;
+  state.devices.assign(devices, device);
+  return state;
+}
+
 timeline::ClockReading worst_of(const mpi::Communicator& comm, bool active,
                                 timeline::ClockReading mine) {
   mine = active ? mine : timeline::ClockReading{};

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <functional>
 
 #include "run/backend.hpp"
@@ -20,6 +21,9 @@ struct PhaseClock {
 /// over `comm`; the plant is there.
 void measure_observed(const mpi::Communicator& comm, const Sensors& sensors, bool active,
                       PhaseResult& result, const std::function<PhaseClock()>& measure);
+
+/// How a fleet stands that nothing watches.
+timeline::FleetState unobserved(std::size_t devices);
 
 /// The coarsest and the dearest clock of the ranks that have devices (`active`), whose own is
 /// `mine`. Collective over `comm`.
